@@ -1,0 +1,115 @@
+package dataplane
+
+import (
+	"net/netip"
+	"time"
+
+	"corax/dataplane/key"
+)
+
+// Config is the desired state of one agent's dataplane: plain values, made by
+// control.Plan, never changed after they are made. Every slice is sorted, so
+// that equal states are equal values.
+type Config struct {
+	Self   Self
+	Peers  []Peer      // WireGuard peers, by PublicKey; empty on a plain node
+	VTEPs  []VTEP      // nodes reached by VXLAN, by Addr
+	Routes []Route     // the fabric's table, by Prefix; at most one per prefix
+	Host   []HostRoute // what the kernel sends into corax0, by Prefix
+}
+
+// Self is what the dataplane knows of its own node.
+type Self struct {
+	Gateway string // name of the Gateway object; empty when in none
+	Node    string
+	NodeIP  netip.Addr // VXLAN underlay address
+	Overlay netip.Addr
+	Subnets []netip.Prefix // own pods
+	// MTU is the inner MTU: of corax0, and what WireGuard is told. In bytes.
+	MTU int
+	// Tunnel says that this node opens the tunnel port: it is a gateway node
+	// or a standby.
+	Tunnel bool
+}
+
+// Peer is one WireGuard peer: another gateway node or standby.
+type Peer struct {
+	Gateway   string
+	Node      string
+	PublicKey key.Public
+	// Preshared is mixed into the handshake when it is not zero.
+	Preshared key.Preshared
+	// AllowedIPs are the overlay address of the peer, first, and the subnets
+	// that it owns, sorted.
+	AllowedIPs []netip.Prefix
+	// Endpoint is where the peer can be reached first; zero when nobody knows:
+	// then only the peer can start.
+	Endpoint netip.AddrPort
+	// EndpointHost is a DNS name to resolve for Endpoint when Endpoint has a
+	// port and no valid address; empty otherwise.
+	EndpointHost string
+	EndpointPort uint16
+	// Keepalive is the persistent keepalive interval; zero means none.
+	Keepalive time.Duration
+	// Hub says that the peer can be reached first.
+	Hub bool
+}
+
+// VTEP is a node of the same domain that speaks VXLAN with this one.
+type VTEP struct {
+	Node string
+	Addr netip.Addr // underlay address: the node's IP
+	// Sources are the inner sources accepted from it: for a plain node its own
+	// subnets, for a gateway node the subnets of other domains.
+	Sources []netip.Prefix
+	// Overlay is the node's overlay address when its key is known; packets to
+	// it then go to this VTEP.
+	Overlay netip.Addr
+}
+
+// Via names what carries a route's packets.
+type Via uint8
+
+// The ways out of the fabric. The zero Via drops, so that a forgotten field
+// cannot leak a packet.
+const (
+	ViaNone      Via = iota // drop, answered with ICMP unreachable
+	ViaWireGuard            // to the peer that the allowed IPs name
+	ViaVXLAN                // to the VTEP of the route
+	ViaTUN                  // to this node's own pods
+	ViaNetstack             // to the agent itself
+)
+
+// String returns the name as status and logs show it.
+func (v Via) String() string {
+	switch v {
+	case ViaWireGuard:
+		return "wireguard"
+	case ViaVXLAN:
+		return "vxlan"
+	case ViaTUN:
+		return "tun"
+	case ViaNetstack:
+		return "netstack"
+	default:
+		return "none"
+	}
+}
+
+// Route is one entry of the fabric's table.
+type Route struct {
+	Prefix netip.Prefix
+	Via    Via
+	VTEP   netip.Addr // with ViaVXLAN: the next hop's underlay address
+	Peer   key.Public // with ViaWireGuard: the owner, for status
+	// MTU is the largest inner packet in bytes that this way carries; zero
+	// means Self.MTU. For IPv6 the fabric never goes below 1280.
+	MTU int
+}
+
+// HostRoute is one remote subnet that the kernel routes into corax0.
+type HostRoute struct {
+	Prefix netip.Prefix
+	// MTU is the effective MTU of the whole known walk, in bytes.
+	MTU int
+}

@@ -1,0 +1,30 @@
+package dataplane
+
+import (
+	"net/netip"
+	"time"
+
+	"corax/dataplane/key"
+)
+
+// PeerStatus is a snapshot of one WireGuard peer.
+type PeerStatus struct {
+	PublicKey key.Public
+	// Endpoint is the address packets go to now; zero when none is known.
+	Endpoint netip.AddrPort
+	// Proven is when a packet that authenticated last came from Endpoint;
+	// zero when none did since the agent started.
+	Proven        time.Time
+	LastHandshake time.Time // zero: none since the agent started
+	LastReceive   time.Time // zero: none since the agent started
+	RxBytes       uint64
+	TxBytes       uint64
+}
+
+// VTEPStatus is a snapshot of one VTEP.
+type VTEPStatus struct {
+	Addr        netip.Addr
+	LastReceive time.Time // zero: nothing since the agent started
+	RxBytes     uint64
+	TxBytes     uint64
+}
