@@ -1,0 +1,186 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+)
+
+// A rule says which packages may import something, and why nobody else may.
+// Patterns are path.Match patterns below the module, "control/**" takes the
+// folder and everything below it.
+type rule struct {
+	imports string   // prefix of the import path
+	allowed []string // packages of ours that may
+	why     string
+}
+
+var rules = []rule{
+	{"gvisor.dev/gvisor", []string{"dataplane/netstack", "dataplane/vxlan", "proxy/**"},
+		"transit packets never enter gVisor; it ends where packets are for us"},
+	{"golang.zx2c4.com/wireguard", []string{"dataplane/wg", "dataplane/hostnet"},
+		"one adapter, so that its fork can stand in"},
+	{"k8s.io/", []string{"control/kube/**", "control/controller/**", "cmd/corax"},
+		"a build without Kubernetes stays small"},
+	{"sigs.k8s.io/", []string{"control/kube/**", "control/controller/**", "cmd/corax"},
+		"a build without Kubernetes stays small"},
+	{"github.com/prometheus/", []string{"cmd/corax", "control/controller/**"},
+		"packages have counters; only the command line knows how they are scraped"},
+	{"github.com/spf13/", []string{"cmd/corax"},
+		"flags are parsed once, at the edge"},
+	{"github.com/vishvananda/netlink", []string{"dataplane/hostnet", "integration/**"},
+		"one place changes the host"},
+	{"github.com/google/nftables", []string{"dataplane/hostnet", "integration/**"},
+		"one place changes the host"},
+
+	{"corax/cmd/", nil,
+		"nothing imports the command"},
+	{"corax/control/file", []string{"cmd/corax"},
+		"sources meet the rest in wire.go"},
+	{"corax/control", []string{"control/**", "cmd/corax", "proxy/**", "nat/**", "integration/**"},
+		"the dataplane is told what to do by values, it does not know who decided"},
+	{"corax/dataplane/fabric", []string{"cmd/corax"},
+		"siblings meet in wire.go through dataplane.Sender"},
+	{"corax/dataplane/wg", []string{"cmd/corax", "integration/**"},
+		"siblings meet in wire.go through dataplane.Sender"},
+	{"corax/dataplane/vxlan", []string{"cmd/corax", "integration/**"},
+		"siblings meet in wire.go through dataplane.Sender"},
+	{"corax/dataplane/netstack", []string{"cmd/corax", "proxy/**"},
+		"siblings meet in wire.go through dataplane.Sender"},
+	{"corax/dataplane/hostnet", []string{"cmd/corax"},
+		"siblings meet in wire.go through dataplane.Sender"},
+	{"corax/integration", []string{"integration/**"},
+		"tests are not shipped"},
+}
+
+// roots are values and pure functions: they may import these of ours, and no
+// machinery.
+var roots = map[string][]string{
+	"dataplane":            {"corax/dataplane/key"},
+	"dataplane/key":        {},
+	"control":              {"corax/dataplane", "corax/dataplane/key", "corax/control/api/v1beta1"},
+	"control/api/v1beta1":  {},
+	"control/file":         {"corax/control", "corax/control/api/v1beta1"},
+	"dataplane/fabric":     {"corax/dataplane", "corax/dataplane/key"},
+	"dataplane/wg":         {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/udpbatch"},
+	"dataplane/vxlan":      {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/udpbatch"},
+	"dataplane/hostnet":    {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/offload"},
+	"dataplane/netstack":   {"corax/dataplane", "corax/dataplane/key"},
+	"dataplane/internal/*": {"corax/dataplane", "corax/dataplane/key"},
+	"nat":                  {"corax/dataplane/key"},
+	"nat/**":               {"corax/dataplane/key", "corax/nat"},
+	"integration/lab":      {"corax/control/api/v1beta1", "corax/dataplane", "corax/dataplane/key"},
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	for _, p := range listPackages(t) {
+		for _, imp := range p.Imports {
+			for _, r := range rules {
+				if strings.HasPrefix(imp, r.imports) && !inAny(p.ImportPath, r.allowed) && imp != "corax/"+p.ImportPath {
+					t.Errorf("%s imports %s: %s", p.ImportPath, imp, r.why)
+					break
+				}
+			}
+			if allowed, ok := rootRule(p.ImportPath); ok && strings.HasPrefix(imp, "corax/") && !contains(allowed, imp) {
+				t.Errorf("%s imports %s: of ours it may import only %q", p.ImportPath, imp, allowed)
+			}
+		}
+	}
+}
+
+// TestRulesAreAlive fails when a rule names a package that is gone, so that the
+// rules do not rot.
+func TestRulesAreAlive(t *testing.T) {
+	later := map[string]bool{"nat": true, "nat/**": true, "proxy/**": true, "control/kube/**": true, "control/controller/**": true}
+	pkgs := listPackages(t)
+	alive := func(pattern string) bool {
+		for _, p := range pkgs {
+			if match(pattern, p.ImportPath) {
+				return true
+			}
+		}
+		return later[pattern]
+	}
+	for pattern := range roots {
+		if !alive(pattern) {
+			t.Errorf("no package matches %q", pattern)
+		}
+	}
+	for _, r := range rules {
+		for _, pattern := range r.allowed {
+			if !alive(pattern) {
+				t.Errorf("rule for %s: no package matches %q", r.imports, pattern)
+			}
+		}
+	}
+}
+
+func listPackages(t *testing.T) []listed {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "corax/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var pkgs []listed
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		p.ImportPath = strings.TrimPrefix(p.ImportPath, "corax/")
+		pkgs = append(pkgs, p)
+	}
+	if len(pkgs) < 5 {
+		t.Fatalf("go list found only %d packages", len(pkgs))
+	}
+	return pkgs
+}
+
+func rootRule(pkg string) ([]string, bool) {
+	if allowed, ok := roots[pkg]; ok {
+		return allowed, true
+	}
+	for pattern, allowed := range roots {
+		if match(pattern, pkg) {
+			return allowed, true
+		}
+	}
+	return nil, false
+}
+
+func inAny(pkg string, patterns []string) bool {
+	for _, p := range patterns {
+		if match(p, pkg) {
+			return true
+		}
+	}
+	return false
+}
+
+func match(pattern, pkg string) bool {
+	if base, ok := strings.CutSuffix(pattern, "/**"); ok {
+		return pkg == base || strings.HasPrefix(pkg, base+"/")
+	}
+	ok, err := path.Match(pattern, pkg)
+	return err == nil && ok
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
