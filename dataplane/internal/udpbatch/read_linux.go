@@ -1,0 +1,212 @@
+package udpbatch
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	slotSize   = 64 << 10 // the largest super-datagram
+	minSlots   = 2
+	maxSlots   = 16
+	rxCtlWords = 16 // 128 bytes: UDP_GRO, packet info and SO_RXQ_OVFL
+
+	// errorPause keeps a socket that fails for a reason nobody foresaw from
+	// burning a core.
+	errorPause = 10 * time.Millisecond
+)
+
+// receiver is the state of the one reading goroutine. Slots are allocated when
+// traffic first fills the ones before; pages that no datagram reached stay
+// untouched.
+type receiver struct {
+	c       *Conn
+	recv    func(fd uintptr) bool // c.rx.once, made once
+	n       int                   // slots in use
+	hdrs    [maxSlots]mmsghdr
+	iovs    [maxSlots]unix.Iovec
+	names   [maxSlots]sockaddr
+	ctls    [maxSlots][rxCtlWords]uint64 // uint64 for the alignment
+	bufs    [maxSlots][]byte
+	filled  int // by the last call
+	errno   unix.Errno
+	dropped uint32 // SO_RXQ_OVFL at the last message that had it
+
+	next  int // the first slot that is not cut up yet
+	rest  []byte
+	empty bool // the slot is one datagram without bytes
+	seg   int
+	from  netip.AddrPort
+	local netip.Addr
+}
+
+func (r *receiver) init(c *Conn) {
+	r.c = c
+	r.recv = r.once
+	r.grow(minSlots)
+}
+
+func (r *receiver) grow(n int) {
+	for i := r.n; i < n; i++ {
+		r.bufs[i] = make([]byte, slotSize)
+		r.iovs[i].Base = &r.bufs[i][0]
+		r.iovs[i].SetLen(slotSize)
+		h := &r.hdrs[i].Msghdr
+		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		h.Iov = &r.iovs[i]
+		h.SetIovlen(1)
+		h.Control = (*byte)(unsafe.Pointer(&r.ctls[i]))
+		r.reset(i)
+	}
+	r.n = n
+}
+
+// reset restores what the kernel overwrote in a used header.
+func (r *receiver) reset(i int) {
+	h := &r.hdrs[i].Msghdr
+	h.Namelen = uint32(unsafe.Sizeof(r.names[i]))
+	h.SetControllen(int(unsafe.Sizeof(r.ctls[i])))
+	h.Flags = 0
+}
+
+// Read fills dst with at least one datagram, blocking until there is one, and
+// returns how many. What does not fit is kept for the next call. Only one
+// goroutine may read. The only error is net.ErrClosed.
+func (c *Conn) Read(dst []Datagram) (int, error) {
+	if len(dst) == 0 {
+		return 0, nil
+	}
+	for {
+		if n := c.rx.take(dst); n > 0 {
+			c.count.rxDatagrams.Add(uint64(n))
+			return n, nil
+		}
+		if err := c.rx.fill(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// fill blocks until one call has received something.
+func (r *receiver) fill() error {
+	for i := range r.filled {
+		r.reset(i)
+	}
+	if r.filled == r.n && r.n < maxSlots && !r.c.single.Load() {
+		r.grow(2 * r.n)
+	}
+	r.filled, r.next = 0, 0
+	for {
+		if err := r.c.raw.Read(r.recv); err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return net.ErrClosed
+			}
+			r.errno = unix.EIO // not the socket's: count it, and look again
+		}
+		switch r.errno {
+		case 0:
+			r.c.count.rxCalls.Add(1)
+			return nil
+		case unix.ENOSYS:
+			r.c.single.Store(true)
+		default:
+			r.c.count.rxErrors.Add(1)
+			if !r.pause() {
+				return net.ErrClosed
+			}
+		}
+	}
+}
+
+// pause waits a moment after an error; false means that the Conn was closed.
+func (r *receiver) pause() bool {
+	t := time.NewTimer(errorPause)
+	defer t.Stop()
+	select {
+	case <-r.c.done:
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// once makes one system call; false asks the poller to wait.
+func (r *receiver) once(fd uintptr) bool {
+	for {
+		r.filled, r.errno = r.c.recvBatch(fd, r.hdrs[:r.n])
+		switch r.errno {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		}
+		return true
+	}
+}
+
+// take cuts what has been received into dst.
+func (r *receiver) take(dst []Datagram) int {
+	n := 0
+	for n < len(dst) {
+		if len(r.rest) == 0 && !r.empty {
+			if r.next == r.filled {
+				break
+			}
+			r.open(r.next)
+			r.next++
+			continue
+		}
+		k := min(r.seg, len(r.rest))
+		dst[n] = Datagram{Data: r.rest[:k:k], From: r.from, Local: r.local}
+		r.rest = r.rest[k:]
+		r.empty = false
+		n++
+	}
+	return n
+}
+
+// open makes slot i the one to cut up; it leaves nothing when the kernel lost a
+// part of it, because then the segment size may be missing.
+func (r *receiver) open(i int) {
+	h := &r.hdrs[i]
+	r.rest, r.empty = nil, false
+	r.seg, r.local = int(h.n), netip.Addr{}
+	r.controls(unsafe.Slice(h.Control, int(h.Controllen)))
+	if h.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		r.c.count.rxTruncated.Add(1)
+		return
+	}
+	r.from = r.c.parseSockaddr(&r.names[i], h.Namelen)
+	r.rest = r.bufs[i][:h.n]
+	r.empty = h.n == 0
+}
+
+func (r *receiver) controls(b []byte) {
+	for len(b) >= unix.SizeofCmsghdr {
+		hdr, data, rest, err := unix.ParseOneSocketControlMessage(b)
+		if err != nil {
+			return
+		}
+		b = rest
+		switch {
+		case hdr.Level == unix.IPPROTO_UDP && hdr.Type == unix.UDP_GRO && len(data) >= 4:
+			if seg := int(binary.NativeEndian.Uint32(data)); seg > 0 {
+				r.seg = seg
+			}
+		case hdr.Level == unix.IPPROTO_IP && hdr.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			r.local = netip.AddrFrom4([4]byte(data[8:12]))
+		case hdr.Level == unix.IPPROTO_IPV6 && hdr.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			r.local = netip.AddrFrom16([16]byte(data[:16]))
+		case hdr.Level == unix.SOL_SOCKET && hdr.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
+			total := binary.NativeEndian.Uint32(data)
+			r.c.count.rxOverflow.Add(uint64(total - r.dropped))
+			r.dropped = total
+		}
+	}
+}
