@@ -68,8 +68,8 @@ func checkDir(dir string) error {
 	if !st.IsDir() {
 		return fmt.Errorf("%s is not a directory", dir)
 	}
-	if perm := st.Mode().Perm(); perm&0o077 != 0 {
-		return &ModeError{Path: dir, Mode: perm, Want: 0o700}
+	if st.Mode().Perm()&0o077 != 0 {
+		return &ModeError{Path: dir, Mode: st.Mode(), Want: 0o700}
 	}
 	return nil
 }
@@ -92,8 +92,8 @@ func readFile(path string) (Private, error) {
 	if !st.Mode().IsRegular() {
 		return Private{}, fmt.Errorf("%s is not a regular file", path)
 	}
-	if perm := st.Mode().Perm(); perm&0o077 != 0 {
-		return Private{}, &ModeError{Path: path, Mode: perm, Want: 0o600}
+	if st.Mode().Perm()&0o077 != 0 {
+		return Private{}, &ModeError{Path: path, Mode: st.Mode(), Want: 0o600}
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile))
 	if err != nil {
@@ -124,8 +124,14 @@ type ModeError struct {
 
 // Error says what is wrong; [ModeError.Hint] says what mends it.
 func (e *ModeError) Error() string {
-	return fmt.Sprintf("%s has mode %04o: group or others can access it", e.Path, e.Mode)
+	return fmt.Sprintf("%s has mode %04o: group or others can access it", e.Path, e.Mode.Perm())
 }
 
-// Hint returns the command that mends the mode.
-func (e *ModeError) Hint() string { return fmt.Sprintf("chmod %o %s", e.Want, e.Path) }
+// Hint returns what mends it: a command, or words for a directory that is made to
+// be shared, such as /tmp.
+func (e *ModeError) Hint() string {
+	if e.Mode&fs.ModeSticky != 0 {
+		return "a directory of its own"
+	}
+	return fmt.Sprintf("chmod %o %s", e.Want, e.Path)
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"corax/dataplane"
+)
+
+// agentAPI is what the local API and the listeners ask of the agent. All funcs
+// may be called from several goroutines at once.
+type agentAPI struct {
+	Status func() Status
+	// Ping sends n echo requests, one a second, to a peer's Gateway, its node
+	// or an IP address; n 0 means until ctx ends. It calls reply, which does
+	// not block for long, once per request, in order. An unknown target is
+	// errNoTarget.
+	Ping func(ctx context.Context, target string, n int, reply func(PingReply)) error
+	// Ready reports whether the agent does its work, and if not, why.
+	Ready    func() (bool, []string)
+	Counters func() []dataplane.Counter
+}
+
+// errNoTarget says that a ping names nothing that the agent knows.
+var errNoTarget = errors.New("no peer, node or address of that name")
+
+// local serves what an agent tells of itself: the API on its unix socket, health
+// and metrics on TCP.
+type local struct {
+	agent  agentAPI
+	socket net.Listener
+	tcp    []*tcpListener
+	log    *slog.Logger
+}
+
+// newLocal opens the socket; it fails when another agent lives there. The TCP
+// listeners are opened by Run, since the agent does without them.
+func newLocal(cfg agentConfig, agent agentAPI, log *slog.Logger) (*local, error) {
+	socket, err := listenSocket(cfg.Socket)
+	if err != nil {
+		return nil, err
+	}
+	l := &local{agent: agent, socket: socket, log: log}
+	l.tcp = []*tcpListener{
+		{name: "health", addr: cfg.HealthAddr, handler: l.health(), log: log},
+		{name: "metrics", addr: cfg.MetricsAddr, handler: l.metrics(), log: log},
+	}
+	return l, nil
+}
+
+// Close gives up a local whose Run is never called. After Run it does nothing.
+func (l *local) Close() error { return l.socket.Close() }
+
+// Run serves until ctx ends.
+func (l *local) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serve(ctx, l.socket, l.api(), withPeer) })
+	for _, t := range l.tcp {
+		g.Go(func() error { return t.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// status is the agent's status with what the listeners know.
+func (l *local) status() Status {
+	s := l.agent.Status()
+	s.Problems = slices.Clone(s.Problems)
+	for _, t := range l.tcp {
+		if p := t.Problem(); p != "" {
+			s.Problems = append(s.Problems, p)
+		}
+	}
+	return s.complete()
+}
+
+// Limits on who talks to the agent. Answers take far less than maxAnswer; a
+// stream sets its own deadline.
+const (
+	maxRequest = 5 * time.Second
+	maxAnswer  = 30 * time.Second
+	maxIdle    = 2 * time.Minute
+	maxHeader  = 16 << 10 // bytes
+)
+
+// serve answers requests on ln until ctx ends, then closes ln and joins what it
+// started. Requests see ctx end too.
+func serve(ctx context.Context, ln net.Listener, h http.Handler, conn func(context.Context, net.Conn) context.Context) error {
+	s := &http.Server{
+		Handler:        h,
+		ReadTimeout:    maxRequest,
+		WriteTimeout:   maxAnswer,
+		IdleTimeout:    maxIdle,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+		BaseContext:    func(net.Listener) context.Context { return ctx },
+		ConnContext:    conn,
+	}
+	var g errgroup.Group
+	done, cancel := context.WithCancel(ctx)
+	g.Go(func() error {
+		<-done.Done()
+		// Requests end by themselves: ctx is theirs.
+		end, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer stop()
+		if s.Shutdown(end) != nil {
+			return s.Close()
+		}
+		return nil
+	})
+	err := s.Serve(ln)
+	cancel()
+	_ = g.Wait()
+	if ctx.Err() != nil || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
