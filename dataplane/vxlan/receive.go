@@ -1,0 +1,147 @@
+package vxlan
+
+import (
+	"net/netip"
+	"time"
+
+	"corax/dataplane"
+	"corax/dataplane/internal/udpbatch"
+	"corax/dataplane/key"
+)
+
+// receiveBatch is the most datagrams that one call of the fabric gets.
+const receiveBatch = 128
+
+// receiveLoop runs until the socket is closed.
+func (e *Endpoint) receiveLoop() error {
+	r := receiver{e: e}
+	in := make([]udpbatch.Datagram, receiveBatch)
+	for {
+		n, err := e.conn.Read(in)
+		if err != nil {
+			return err
+		}
+		r.take(in[:n], time.Now())
+	}
+}
+
+// receiver is the receive loop's state.
+type receiver struct {
+	e   *Endpoint
+	out [receiveBatch]dataplane.Packet
+	n   int
+}
+
+// take sorts a batch of datagrams: packets for the fabric go there in one call.
+func (r *receiver) take(in []udpbatch.Datagram, now time.Time) {
+	t := r.e.table.Load()
+	var v *vtep
+	for i := range in {
+		if from := in[i].From.Addr(); v == nil || v.addr != from {
+			v = t.byAddr[from]
+		}
+		if d := r.datagram(v, in[i].Data, t, now); d != dropNone {
+			r.e.count.drops[d].Add(1)
+		}
+	}
+	if r.n == 0 {
+		return
+	}
+	r.e.count.rx.Add(uint64(r.n))
+	r.e.receive.Send(r.out[:r.n])
+	clear(r.out[:r.n])
+	r.n = 0
+}
+
+// datagram takes one datagram from v, which is nil for a stranger.
+func (r *receiver) datagram(v *vtep, b []byte, t *vtepTable, now time.Time) drop {
+	if v == nil {
+		return dropUnknownVTEP
+	}
+	e := r.e
+	f, d := parseFrame(b, e.vni)
+	if d != dropNone {
+		return d
+	}
+	if f.dst != e.mac && !f.dst.group() {
+		return dropMAC
+	}
+	switch f.etherType {
+	case typeARP:
+		if d := checkARP(f.payload, v.segment); d != dropNone {
+			return d
+		}
+		d = e.link.deliver(&f, now)
+	case typeIPv4, typeIPv6:
+		d = r.ip(v, &f, now)
+	default:
+		return dropEtherType
+	}
+	if d != dropNone {
+		return d
+	}
+	v.stats.rxBytes.Add(uint64(len(f.payload)))
+	v.stats.lastReceive.Store(now.UnixNano())
+	if f.src != v.mac && t.macs[f.src] == nil {
+		e.learned.learn(f.src, v.addr, now)
+	}
+	return dropNone
+}
+
+// ip takes an IP packet: what is for the segment goes to the stack, the rest to
+// the fabric. It trims f.payload to the packet.
+func (r *receiver) ip(v *vtep, f *frame, now time.Time) drop {
+	pkt, src, dst, ok := parseIP(f.etherType, f.payload)
+	if !ok {
+		return dropMalformed
+	}
+	f.payload = pkt
+	if onSegment(dst) {
+		if !fromSegment(pkt, src, v.segment) {
+			return dropSource
+		}
+		return r.e.link.deliver(f, now)
+	}
+	if f.dst != r.e.mac {
+		return dropMAC // a broadcast is for the segment: forwarding it could storm
+	}
+	if !v.sources.Contains(src) && !(dst == r.e.overlay && key.OverlayPrefix.Contains(src)) {
+		return dropSource
+	}
+	r.out[r.n] = dataplane.Packet{Data: pkt, VTEP: v.addr}
+	r.n++
+	return dropNone
+}
+
+// onSegment reports whether dst is on the segment itself: what the link face
+// takes and sends, and the fabric never sees.
+func onSegment(dst netip.Addr) bool {
+	if dst.Is4() {
+		return segmentPrefix.Contains(dst)
+	}
+	return dst.IsLinkLocalUnicast() || dst.IsLinkLocalMulticast()
+}
+
+// fromSegment reports whether the node at segment may be the source of pkt, a
+// packet for the segment. Over IPv6 that is only ICMP: neighbour discovery, and
+// pings of link-local addresses.
+func fromSegment(pkt []byte, src, segment netip.Addr) bool {
+	if src.Is4() {
+		return src == segment
+	}
+	return (src.IsLinkLocalUnicast() || src.IsUnspecified()) && pkt[6] == protoICMP6
+}
+
+// checkARP checks an ARP packet (RFC 826) of the node at segment: it may only
+// speak for itself, or it could take over another node's address.
+func checkARP(b []byte, segment netip.Addr) drop {
+	const arpLen = 28
+	if len(b) < arpLen || [8]byte(b[:8]) != [8]byte{0, 1, 8, 0, 6, 4, 0, b[7]} {
+		return dropMalformed
+	}
+	// RFC 5227 probes come from 0.0.0.0.
+	if sender := netip.AddrFrom4([4]byte(b[14:18])); sender != segment && !sender.IsUnspecified() {
+		return dropSource
+	}
+	return dropNone
+}
