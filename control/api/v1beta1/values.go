@@ -1,0 +1,90 @@
+package v1beta1
+
+// Endpoint types.
+const (
+	TypeProxy  = "proxy"
+	TypeTunnel = "tunnel"
+)
+
+// Ways to expose a Gateway.
+const (
+	ExposeNone         = ""
+	ExposePublicIP     = "PublicIP"
+	ExposeLoadBalancer = "LoadBalancer"
+)
+
+// NAT types, as Raven writes them.
+const (
+	NATFullCone           = "Full cone NAT"
+	NATRestrictedCone     = "Restricted cone NAT"
+	NATPortRestrictedCone = "Port Restricted cone NAT"
+	NATSymmetric          = "Symmetric NAT"
+	NATUndefined          = "Undefined"
+)
+
+// Keys of Endpoint.Config.
+const (
+	// ConfigPublicKey holds the WireGuard public key in base64.
+	ConfigPublicKey = "publicKey"
+	// ConfigNextPublicKey holds the key that the node will use next.
+	ConfigNextPublicKey = "corax.io/next-public-key"
+	// ConfigPublicHost holds a DNS name to use when PublicIP is empty.
+	ConfigPublicHost = "corax.io/public-host"
+	// ConfigTLSPort holds the TCP port of the tunnel fallback.
+	ConfigTLSPort = "corax.io/tls-port"
+	// ConfigEnableProxy and ConfigEnableTunnel are written by Raven's
+	// controller into the copies in status.
+	ConfigEnableProxy  = "enable-l7-proxy"
+	ConfigEnableTunnel = "enable-l3-tunnel"
+)
+
+// Annotations of a Gateway.
+const (
+	// AnnotationCost is added to the cost of paths over the domain's hubs.
+	AnnotationCost = "corax.io/cost"
+	// AnnotationRelay, when "false", says that the domain's hubs do not relay.
+	AnnotationRelay = "corax.io/relay"
+	// AnnotationProxyPorts maps ports of nodes to ports of the proxy.
+	AnnotationProxyPorts = "corax.io/proxy-ports"
+	// AnnotationDomain names what the Gateway was made from.
+	AnnotationDomain = "corax.io/domain"
+	// AnnotationEpoch counts changes of the active endpoints.
+	AnnotationEpoch = "corax.io/epoch"
+	// AnnotationRouted, when "true", leaves the domain's subnets to the kernel.
+	AnnotationRouted = "corax.io/routed"
+
+	// AnnotationExtraCIDRs lists CIDRs that the controller adds to the subnets
+	// of the gateway node in status.
+	AnnotationExtraCIDRs = Group + "/extra-allowed-source-cidrs"
+	// AnnotationServiceIP and AnnotationServiceDNS give more names to a public
+	// proxy Service.
+	AnnotationServiceIP  = Group + "/public-service-external-ip"
+	AnnotationServiceDNS = Group + "/public-service-external-dns-name"
+)
+
+// Labels of nodes and Services.
+const (
+	// LabelGateway on a node names its Gateway.
+	LabelGateway = Group + "/gateway"
+	// LabelGatewayType on a public Service is an endpoint type.
+	LabelGatewayType = Group + "/gateway-type"
+	// LabelEndpointsName on a public Service is the node of its endpoint.
+	LabelEndpointsName = Group + "/endpoints-name"
+	// LabelGatewayNode on a node, when "true", makes it a candidate.
+	LabelGatewayNode = Group + "/gateway-node"
+)
+
+// Ports that stand in for a port that an Endpoint does not give.
+const (
+	PortTunnel      = 4500  // UDP
+	PortTLSFallback = 10280 // TCP
+	PortProxyRaven  = 10262 // TCP, what Raven's webhook fills in
+)
+
+// Limits of the values.
+const (
+	// MaxReplicas bounds the active endpoints of one type in a domain.
+	MaxReplicas = 8
+	// MaxCost bounds AnnotationCost.
+	MaxCost = 1_000_000
+)

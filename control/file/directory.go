@@ -1,0 +1,200 @@
+package file
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"corax/control"
+	"corax/control/api/v1beta1"
+)
+
+// maxFiles bounds the files of a directory.
+const maxFiles = 4096
+
+// directory is what the files said when they were last readable. The zero value
+// with a path is ready.
+type directory struct {
+	path  string
+	files map[string]*version
+	away  error // why the directory cannot be read; nil when it can
+	many  bool  // some files were left out
+}
+
+// version is one file: what is in force of it, and what is wrong with it.
+type version struct {
+	sum      [sha256.Size]byte
+	known    bool // sum is of the contents that were read last
+	objects  []object
+	problems []control.Problem
+}
+
+// read reads what changed.
+func (d *directory) read() {
+	var names []string
+	names, d.many, d.away = listFiles(d.path)
+	if d.away != nil {
+		return
+	}
+	if d.files == nil {
+		d.files = map[string]*version{}
+	}
+	for name := range d.files {
+		if !slices.Contains(names, name) {
+			delete(d.files, name)
+		}
+	}
+	for _, name := range names {
+		v := d.files[name]
+		if v == nil {
+			v = new(version)
+		}
+		data, err := readFile(filepath.Join(d.path, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			delete(d.files, name)
+			continue
+		}
+		d.files[name] = v
+		if err != nil {
+			v.fail(name, err)
+			continue
+		}
+		v.take(name, data)
+	}
+}
+
+// listFiles returns the names that count, sorted.
+func listFiles(dir string) (names []string, many bool, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, ".") || e.IsDir() {
+			continue
+		}
+		switch filepath.Ext(name) {
+		case ".yaml", ".yml", ".json":
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if len(names) > maxFiles {
+		return names[:maxFiles], true, nil
+	}
+	return names, false, nil
+}
+
+// readFile reads a regular file, at most one byte more than is allowed.
+func readFile(path string) ([]byte, error) {
+	// Asked before opening: opening a pipe would wait for its writer.
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, MaxSize+1))
+}
+
+// fail keeps what is in force.
+func (v *version) fail(name string, err error) {
+	v.known = false
+	v.problems = []control.Problem{{
+		Object: "file/" + name, Message: "cannot be read: " + cause(err), Source: name,
+	}}
+}
+
+// take puts a version of the file in force, as far as it is good.
+func (v *version) take(name string, data []byte) {
+	sum := sha256.Sum256(data)
+	if v.known && sum == v.sum {
+		return
+	}
+	now := decodeFile(name, data)
+	if len(now.problems) > 0 {
+		now.objects = append(now.objects, missing(v.objects, now.objects)...)
+	}
+	*v = version{sum: sum, known: true, objects: now.objects, problems: now.problems}
+}
+
+// missing returns the objects of old whose names are not in now.
+func missing(old, now []object) []object {
+	names := map[string]bool{}
+	for i := range now {
+		names[now[i].gateway.Metadata.Name] = true
+	}
+	var left []object
+	for i := range old {
+		if !names[old[i].gateway.Metadata.Name] {
+			left = append(left, old[i])
+		}
+	}
+	return left
+}
+
+// snapshot puts the files together. Of two that define one Gateway the first by
+// name counts.
+func (d *directory) snapshot() control.Snapshot {
+	s := control.Snapshot{EnableTunnel: true, EnableProxy: true}
+	first := map[string]string{}
+	names := make([]string, 0, len(d.files))
+	for name := range d.files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		v := d.files[name]
+		s.Problems = append(s.Problems, v.problems...)
+		for i := range v.objects {
+			o := &v.objects[i]
+			gateway := o.gateway.Metadata.Name
+			if source, ok := first[gateway]; ok {
+				s.Problems = append(s.Problems, control.Problem{
+					Object: "file/" + name, Field: "metadata.name", Source: o.source,
+					Message: fmt.Sprintf("gateway %s is already defined in %s; this one is left out", gateway, source),
+				})
+				continue
+			}
+			first[gateway] = o.source
+			s.Gateways = append(s.Gateways, o.gateway)
+			s.Problems = append(s.Problems, o.problems...)
+		}
+	}
+	if d.away != nil {
+		s.Problems = append(s.Problems, control.Problem{
+			Object: "file/" + d.path, Message: "the directory cannot be read, its last state stays: " + cause(d.away),
+		})
+	}
+	if d.many {
+		s.Problems = append(s.Problems, control.Problem{
+			Object: "file/" + d.path, Message: fmt.Sprintf("more than %d files; the last by name are left out", maxFiles),
+		})
+	}
+	slices.SortFunc(s.Gateways, func(a, b v1beta1.Gateway) int {
+		return strings.Compare(a.Metadata.Name, b.Metadata.Name)
+	})
+	s.Problems = control.SortProblems(s.Problems)
+	return s
+}
+
+// cause drops the path from a file error: the problem names it.
+func cause(err error) string {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
+}

@@ -1,0 +1,168 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"corax/control"
+)
+
+const (
+	defaultRescan = 30 * time.Second
+	defaultQuiet  = 200 * time.Millisecond
+	// impatience is how many quiet times a scan waits at most, when the
+	// directory never becomes quiet.
+	impatience = 10
+)
+
+// Config is what a Source needs.
+type Config struct {
+	// Dir is the directory; required.
+	Dir string
+	// Log takes what changes; nil means nothing is logged.
+	Log *slog.Logger
+	// Update is called with the first snapshot and then with each that differs
+	// from the one before, from the goroutine of Run; required. It must not
+	// change the snapshot, and may keep it.
+	Update func(control.Snapshot)
+	// Rescan is how often the directory is read though nothing was heard of it:
+	// for symbolic links to other places, and where watching does not work.
+	// Zero means 30 s.
+	Rescan time.Duration
+	// Quiet is how long the directory must be without change before it is read.
+	// Zero means 200 ms.
+	Quiet time.Duration
+}
+
+// Source watches a directory of Gateway objects. See the package documentation
+// for the rules.
+type Source struct {
+	cfg Config
+	log *slog.Logger
+	dir directory
+
+	last   control.Snapshot
+	begun  bool
+	events <-chan fsnotify.Event // nil without a watcher
+	errs   <-chan error
+}
+
+// New checks that the directory is there. It starts nothing.
+func New(cfg Config) (*Source, error) {
+	if cfg.Update == nil {
+		return nil, errors.New("file: no Update function")
+	}
+	info, err := os.Stat(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("file: gateway directory: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("file: gateway directory: %s is not a directory", cfg.Dir)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Rescan <= 0 {
+		cfg.Rescan = defaultRescan
+	}
+	if cfg.Quiet <= 0 {
+		cfg.Quiet = defaultQuiet
+	}
+	return &Source{cfg: cfg, log: cfg.Log.With("component", "gateways"), dir: directory{path: cfg.Dir}}, nil
+}
+
+// Run reads the directory and calls Update, until ctx is done; then it returns
+// nil. It does not fail: while the directory is away the last state stays, and
+// the snapshot says so.
+func (s *Source) Run(ctx context.Context) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		s.log.Warn("the gateway directory cannot be watched, it is read from time to time", "interval", s.cfg.Rescan, "err", err)
+	} else {
+		defer w.Close()
+		s.events, s.errs = w.Events, w.Errors
+	}
+	rescan := time.NewTicker(s.cfg.Rescan)
+	defer rescan.Stop()
+	watched := watch{watcher: w, path: s.cfg.Dir}
+	for {
+		// First watch, then read: what changes in between is heard of.
+		watched.renew()
+		s.scan()
+		if !s.wait(ctx, rescan.C) {
+			return nil
+		}
+	}
+}
+
+// wait returns true when the directory should be read again.
+func (s *Source) wait(ctx context.Context, rescan <-chan time.Time) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-rescan:
+		return true
+	case <-s.errs: // events were lost
+	case <-s.events:
+	}
+	quiet := time.NewTimer(s.cfg.Quiet)
+	defer quiet.Stop()
+	enough := time.NewTimer(impatience * s.cfg.Quiet)
+	defer enough.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-quiet.C:
+			return true
+		case <-enough.C:
+			return true
+		case <-s.errs:
+			quiet.Reset(s.cfg.Quiet)
+		case <-s.events:
+			quiet.Reset(s.cfg.Quiet)
+		}
+	}
+}
+
+// scan reads the directory and tells when the result is new.
+func (s *Source) scan() {
+	s.dir.read()
+	now := s.dir.snapshot()
+	if s.begun && now.Equal(s.last) {
+		return
+	}
+	s.logChange(now)
+	s.begun, s.last = true, now
+	s.cfg.Update(now)
+}
+
+// logChange logs the problems that came and went.
+func (s *Source) logChange(now control.Snapshot) {
+	before, after := problemSet(s.last.Problems), problemSet(now.Problems)
+	for _, p := range now.Problems {
+		if !before[p] {
+			s.log.Warn("problem in the gateway objects", "problem", p.String())
+		}
+	}
+	for _, p := range s.last.Problems {
+		if !after[p] {
+			s.log.Info("problem in the gateway objects is gone", "problem", p.String())
+		}
+	}
+	s.log.Info("gateway objects read", "gateways", len(now.Gateways), "problems", len(now.Problems))
+}
+
+func problemSet(ps []control.Problem) map[control.Problem]bool {
+	set := make(map[control.Problem]bool, len(ps))
+	for _, p := range ps {
+		set[p] = true
+	}
+	return set
+}

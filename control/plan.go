@@ -1,0 +1,92 @@
+package control
+
+import (
+	"net/netip"
+	"slices"
+
+	"corax/dataplane"
+	"corax/dataplane/key"
+)
+
+// Local is what Plan must know of this host and agent.
+type Local struct {
+	Node      string
+	NodeIP    netip.Addr // the VXLAN underlay address
+	PublicKey key.Public
+	// Preshared goes into every peer; zero means none.
+	Preshared key.Preshared
+	// LinkMTU is the MTU of the link that has NodeIP, in bytes; zero means 1500.
+	LinkMTU int
+	// Prefixes are the addresses of this host, each with the length of its LAN.
+	Prefixes []netip.Prefix
+	// APIServer is the address of the API server; zero when there is none.
+	APIServer netip.Addr
+	// TunnelPort is the agent's tunnel port, which peers of the same domain are
+	// taken to use too; zero means 4500.
+	TunnelPort uint16
+}
+
+// Role is what a node is in its domain.
+type Role uint8
+
+// The roles. The zero Role belongs to no domain.
+const (
+	RoleNone    Role = iota
+	RoleNode         // a node of a domain
+	RoleStandby      // listed as endpoint, not active
+	RoleGateway      // active as endpoint of type tunnel or proxy
+)
+
+// String returns the name as status shows it.
+func (r Role) String() string {
+	switch r {
+	case RoleGateway:
+		return "gateway"
+	case RoleStandby:
+		return "standby"
+	case RoleNode:
+		return "node"
+	default:
+		return "none"
+	}
+}
+
+// Carrier is an active tunnel endpoint of this node's domain, seen from a node
+// that is none.
+type Carrier struct {
+	Node    string
+	Addr    netip.Addr // its node IP
+	Overlay netip.Addr
+	// Home says that this node sends its traffic there.
+	Home bool
+}
+
+// Desired is the desired state of one agent.
+type Desired struct {
+	Role Role
+	// Gateway is the name of the domain; empty with RoleNone.
+	Gateway string
+	Config  dataplane.Config
+	// Carriers are the gateway nodes that this node can send through, by node
+	// name; empty on a node that is one.
+	Carriers []Carrier
+	// Problems are those of the snapshot, those between objects, and those
+	// between the objects and this host; sorted, without repetitions.
+	Problems []Problem
+}
+
+// Plan works out what the agent of one node should do. It is pure, and changes
+// nothing of its arguments; the result shares no memory that it could write to.
+func Plan(s Snapshot, l Local) Desired {
+	p := newPlanner(s, l)
+	p.planSelf()
+	p.planPeers()
+	p.planSubnets()
+	p.planVTEPs()
+	p.planRoutes()
+	p.sort()
+	return Desired{
+		Role: p.role(), Gateway: p.cfg.Self.Gateway, Config: p.cfg,
+		Carriers: p.carriers(), Problems: SortProblems(slices.Concat(s.Problems, p.mesh.problems, p.problems)),
+	}
+}

@@ -1,0 +1,124 @@
+package control
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"corax/dataplane"
+)
+
+const defaultLinkMTU = 1500
+
+// planner works out the part of the mesh that one node has.
+type planner struct {
+	mesh  *mesh
+	local Local
+
+	domain *domain // nil: in no Gateway
+	node   *node   // nil: not in status.nodes, or left out there
+	member *member // nil: not listed
+	on     bool    // this node takes part in tunnel mode
+
+	remote   []remote
+	cfg      dataplane.Config
+	problems []Problem
+}
+
+// remote is a subnet of another domain that is installed on this node.
+type remote struct {
+	claim
+	owner *member // nil: nobody carries it now
+}
+
+func newPlanner(s Snapshot, l Local) *planner {
+	p := &planner{mesh: newMesh(s), local: l}
+	if p.local.LinkMTU <= 0 {
+		p.local.LinkMTU = defaultLinkMTU
+	}
+	p.local.NodeIP = l.NodeIP.Unmap()
+	p.local.APIServer = l.APIServer.Unmap()
+	if d := p.mesh.ofNode[l.Node]; d != nil {
+		p.domain, p.node, p.member = d, d.nodeNamed[l.Node], d.memberOn[l.Node]
+		p.on = d.tunnel && !d.routed
+	}
+	return p
+}
+
+func (p *planner) role() Role {
+	switch {
+	case p.domain == nil:
+		return RoleNone
+	case p.member == nil:
+		return RoleNode
+	case p.member.gateway():
+		return RoleGateway
+	default:
+		return RoleStandby
+	}
+}
+
+// carrier reports whether this node carries subnets of its domain.
+func (p *planner) carrier() bool {
+	return p.on && p.domain.carriers[p.local.Node] != nil
+}
+
+func (p *planner) planSelf() {
+	self := &p.cfg.Self
+	self.Node, self.NodeIP = p.local.Node, p.local.NodeIP
+	self.Overlay = p.local.PublicKey.Overlay()
+	self.MTU = dataplane.InnerMTU(p.local.LinkMTU)
+	self.Tunnel = p.member != nil
+	if p.domain == nil {
+		return
+	}
+	self.Gateway = p.domain.name
+	if n := p.node; n != nil {
+		if p.on {
+			self.Subnets = slices.Clone(n.subnets)
+		}
+		if !self.NodeIP.IsValid() {
+			self.NodeIP = n.addr
+		}
+		if self.NodeIP != n.addr {
+			p.report(p.domain, fmt.Sprintf("status.nodes[%d].privateIP", n.index),
+				"%s is not the address of this node, %s: the others send to the wrong one", n.addr, self.NodeIP)
+		}
+	}
+	if e := p.member; e != nil && !e.key.IsZero() && e.key != p.local.PublicKey {
+		p.report(p.domain, e.keyField(), "not the public key of node %s: its peers cannot reach it", e.node)
+	}
+}
+
+func (p *planner) report(d *domain, field, format string, args ...any) {
+	p.problems = append(p.problems, Problem{
+		Object: GatewayObject(d.name), Field: field, Message: fmt.Sprintf(format, args...),
+	})
+}
+
+func (p *planner) sort() {
+	c := &p.cfg
+	slices.SortFunc(c.Peers, func(a, b dataplane.Peer) int {
+		return slices.Compare(a.PublicKey[:], b.PublicKey[:])
+	})
+	slices.SortFunc(c.VTEPs, func(a, b dataplane.VTEP) int { return a.Addr.Compare(b.Addr) })
+	slices.SortFunc(c.Routes, func(a, b dataplane.Route) int { return a.Prefix.Compare(b.Prefix) })
+	slices.SortFunc(c.Host, func(a, b dataplane.HostRoute) int { return a.Prefix.Compare(b.Prefix) })
+}
+
+// carriers lists the gateway nodes of the domain for a node that is none.
+func (p *planner) carriers() []Carrier {
+	if !p.on || p.carrier() {
+		return nil
+	}
+	home := Home(p.local.Node, p.domain.carrierNames)
+	var all []Carrier
+	for _, name := range p.domain.carrierNames {
+		all = append(all, Carrier{
+			Node: name, Addr: p.domain.nodeNamed[name].addr,
+			Overlay: p.domain.carriers[name].key.Overlay(), Home: name == home,
+		})
+	}
+	slices.SortFunc(all, func(a, b Carrier) int { return cmp.Compare(a.Node, b.Node) })
+	return all
+}
