@@ -1,0 +1,223 @@
+package wg
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/time/rate"
+	"golang.zx2c4.com/wireguard/device"
+
+	"corax/dataplane"
+	"corax/dataplane/internal/udpbatch"
+	"corax/dataplane/key"
+)
+
+var _ dataplane.Sender = (*Device)(nil)
+
+// Config says what device [New] makes. PrivateKey, MTU and Receive are required.
+type Config struct {
+	// Log takes the messages; nil discards them. None holds a key.
+	Log *slog.Logger
+	// Name is the interface name under which the user API shows the device,
+	// for example corax0. Required with UAPI.
+	Name string
+	// PrivateKey is this node's key.
+	PrivateKey key.Private
+	// Port is the UDP port of both families; zero means any.
+	Port uint16
+	// MTU is the inner MTU in bytes.
+	MTU int
+	// UAPI opens the Unix socket that stock `wg` talks to. That is best
+	// effort: one log line when the socket cannot be had.
+	UAPI bool
+	// Receive takes the decrypted packets, several goroutines at once.
+	Receive dataplane.Sender
+	// Other takes the datagrams that are not WireGuard. It is called in the
+	// receive loops, at most two at once, and must not block. Nil counts and
+	// drops them.
+	Other func(Datagram)
+
+	uapiDir string // for tests; empty means /var/run/wireguard
+}
+
+const minMTU = 576 // RFC 791: every host takes this
+
+func (c *Config) check() error {
+	switch {
+	case c.PrivateKey.IsZero():
+		return errors.New("wg: no private key")
+	case c.Receive == nil:
+		return errors.New("wg: nothing takes the packets")
+	case c.MTU < minMTU || c.MTU > device.MaxContentSize:
+		return fmt.Errorf("wg: MTU %d is not between %d and %d", c.MTU, minMTU, device.MaxContentSize)
+	case c.UAPI && (c.Name == "" || c.Name == "." || filepath.Base(c.Name) != c.Name):
+		return fmt.Errorf("wg: bad interface name %q", c.Name)
+	}
+	return nil
+}
+
+// Device is one WireGuard device. All methods are safe for concurrent use.
+type Device struct {
+	log   *slog.Logger
+	cfg   Config
+	self  key.Public
+	table *table
+	drops *drops
+	bind  *bind
+	link  *link
+
+	dev atomic.Pointer[device.Device] // nil unless Run is at work
+
+	statusMu sync.Mutex // guards peer.seen
+
+	mu    sync.Mutex // guards what follows; held while the device changes
+	ran   bool       // Run or Close was called
+	peers []dataplane.Peer
+	dirty bool // the device may differ from peers
+}
+
+// New opens the sockets, so that a taken port is an error here. It starts
+// nothing: call Run, or Close.
+func New(cfg Config) (*Device, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.uapiDir == "" {
+		cfg.uapiDir = uapiDir
+	}
+	d := &Device{
+		log: log.With("component", "wg"), cfg: cfg, self: cfg.PrivateKey.Public(),
+		table: newTable(), drops: new(drops),
+	}
+	g, in := newGate(), newWindow()
+	d.link = newLink(cfg.Name, cfg.MTU, cfg.Receive, d.table, g, in, d.drops)
+	d.bind = &bind{
+		log: d.log, table: d.table, opener: newOpener(cfg.PrivateKey),
+		limiter: rate.NewLimiter(initiationRate, initiationBurst),
+		gate:    g, in: in, drops: d.drops, other: cfg.Other,
+	}
+	d.bind.writes.New = func() any { m := make([]udpbatch.Message, 0, batchSize); return &m }
+	if err := d.bind.listen(cfg.Port); err != nil {
+		return nil, fmt.Errorf("wg: %w", err)
+	}
+	return d, nil
+}
+
+// Run works until ctx is done; then it closes everything and returns nil. It
+// may be called once.
+func (d *Device) Run(ctx context.Context) error {
+	dev, err := d.start()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	if d.cfg.UAPI {
+		u, err := listenUAPI(d.cfg.uapiDir, d.cfg.Name)
+		if err != nil {
+			d.log.Info("no user API socket, so wg show does not work", "err", err)
+		} else {
+			wg.Go(func() { u.serve(ctx, dev.IpcHandle) })
+		}
+	}
+	select {
+	case <-ctx.Done():
+	case <-dev.Wait():
+		err = errors.New("wg: wireguard-go closed the device")
+	}
+	cancel()
+	wg.Wait() // first: a stalled request would hold up Close
+	d.stop(dev)
+	return err
+}
+
+// start makes the device, with the peers that are known by now, and brings it up.
+func (d *Device) start() (*device.Device, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ran {
+		return nil, errors.New("wg: Run called on a device that ran or was closed")
+	}
+	d.ran = true
+	dev := device.NewDevice(d.link, d.bind, newLogger(d.log, d.drops))
+	raw := d.cfg.PrivateKey.Bytes()
+	err := dev.IpcSet("private_key=" + hex.EncodeToString(raw[:]) + "\n")
+	if err == nil {
+		err = dev.Up()
+	}
+	if err != nil {
+		d.stop(dev)
+		return nil, fmt.Errorf("wg: bring up the device: %w", err)
+	}
+	d.dev.Store(dev)
+	d.link.open.Store(true)
+	if err := d.applyLocked(dev, nil, d.peers); err != nil {
+		d.log.Warn("peers not applied", "err", err)
+	}
+	return dev, nil
+}
+
+func (d *Device) stop(dev *device.Device) {
+	dev.Close()
+	if err := d.bind.shut(); err != nil {
+		d.log.Debug("close the tunnel port", "err", err)
+	}
+	d.dev.Store(nil)
+}
+
+// Close frees the port of a device whose Run was never called; otherwise it
+// does nothing.
+func (d *Device) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ran {
+		return nil
+	}
+	d.ran = true
+	return d.bind.shut()
+}
+
+// Send encrypts IP packets and sends them to the peers whose allowed IPs hold
+// their destinations. It blocks while wireguard-go is full, for milliseconds.
+// Before Run and after it the packets are dropped.
+func (d *Device) Send(batch []dataplane.Packet) { d.link.Send(batch) }
+
+// SetMTU changes the inner MTU in bytes, within the bounds of Config.MTU.
+func (d *Device) SetMTU(mtu int) {
+	d.link.setMTU(min(max(mtu, minMTU), device.MaxContentSize))
+}
+
+// Port returns the UDP port.
+func (d *Device) Port() uint16 { return uint16(d.bind.port.Load()) }
+
+// Counters returns the drops by reason and the counters of the sockets. The
+// latter start anew when the port is opened again.
+func (d *Device) Counters() []dataplane.Counter { return d.bind.counters() }
+
+// Handshake makes wireguard-go start a handshake with a peer now, unless it
+// started one in the last five seconds. Without a path the message waits as
+// long for one. Unknown peers are ignored.
+func (d *Device) Handshake(k key.Public) {
+	dev := d.dev.Load()
+	if dev == nil {
+		return
+	}
+	p := dev.LookupPeer(device.NoisePublicKey(k))
+	if p == nil {
+		return
+	}
+	if err := p.SendHandshakeInitiation(false); err != nil {
+		d.log.Debug("start a handshake", "peer", k, "err", err)
+	}
+}

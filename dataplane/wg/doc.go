@@ -1,0 +1,26 @@
+// Package wg runs WireGuard in userspace: wireguard-go's device between our own
+// tun.Device (the fabric's packets) and our own conn.Bind (one UDP port, both
+// families, batched).
+//
+//	fabric ── Device.Send ──► link ──► wireguard-go ──► bind ──► udpbatch
+//	fabric ◄─ Config.Receive ─ link ◄── wireguard-go ◄── bind ◄── udpbatch
+//	                                                      └──► Config.Other
+//
+// What the bind adds to wireguard-go:
+//
+//   - A peer is one endpoint object for life, so a change of its path never
+//     touches its session. Packets from the path in use carry that object.
+//     Packets from elsewhere carry a source, and when wireguard-go sends to a
+//     source it has authenticated it: only then the path moves there.
+//   - The peer of a packet is found by the receiver index, which the bind notes
+//     when a handshake message leaves, or for an initiation by its static key.
+//   - Datagrams that are not WireGuard go to somebody else ([Config.Other]).
+//   - A handshake message without a path waits up to five seconds for one.
+//
+// What the link adds: bounds. wireguard-go's buffer pools have none, so the
+// number of packets inside it is limited where we own both ends, per peer too:
+// a peer without a session cannot fill the memory or delay the others.
+//
+// Protocol: https://www.wireguard.com/papers/wireguard.pdf (sections as cited);
+// user API: https://www.wireguard.com/xplatform/.
+package wg

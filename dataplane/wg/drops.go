@@ -1,0 +1,52 @@
+package wg
+
+import (
+	"sync/atomic"
+
+	"corax/dataplane"
+)
+
+// drop names a reason for which a packet or datagram is dropped here or, as far
+// as its log shows, in wireguard-go.
+type drop uint8
+
+const (
+	dropUnknown          drop = iota // datagram of no known kind
+	dropNoReceiver                   // STUN, probe or relay frame, and nobody takes it
+	dropIndex                        // receiver index of no session
+	dropMAC1                         // handshake message not meant for our key
+	dropInitiation                   // initiation that does not decrypt
+	dropPeer                         // initiation of a key that is no peer
+	dropReplay                       // initiation seen before, or an older one
+	dropFlood                        // initiations of one peer too close together
+	dropSource                       // inner source that the peer does not own
+	dropInner                        // decrypted, and not IP
+	dropNoPeer                       // no peer has the destination
+	dropNoSession                    // the peer has no session, and enough waits for one
+	dropNoPath                       // the peer has no path
+	dropNoFamily                     // the path is of a family without socket
+	dropTooBig                       // larger than a datagram can carry
+	dropStopped                      // the device does not run
+	dropHandshakeExpired             // kept for a path that came too late, or replaced
+	dropCount
+)
+
+func (d drop) String() string {
+	return [dropCount]string{
+		"unknown", "no_receiver", "index", "mac1", "initiation", "peer", "replay", "flood", "source",
+		"inner", "no_peer", "no_session", "no_path", "no_family", "too_big", "stopped", "handshake_expired",
+	}[d]
+}
+
+// drops counts per reason. The zero value is ready; it is safe for concurrent use.
+type drops struct{ n [dropCount]atomic.Uint64 }
+
+func (d *drops) add(why drop, n int) { d.n[why].Add(uint64(n)) }
+
+func (d *drops) list() []dataplane.Counter {
+	out := make([]dataplane.Counter, dropCount)
+	for i := range out {
+		out[i] = dataplane.Counter{Name: "wg_drop_total", Reason: drop(i).String(), Value: d.n[i].Load()}
+	}
+	return out
+}

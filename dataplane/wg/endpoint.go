@@ -1,0 +1,167 @@
+package wg
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.zx2c4.com/wireguard/conn"
+
+	"corax/dataplane/key"
+)
+
+var (
+	_ conn.Endpoint = (*peer)(nil)
+	_ conn.Endpoint = (*source)(nil)
+)
+
+// path is where a peer's datagrams go. It is immutable but for heard.
+type path struct {
+	addr  netip.AddrPort
+	local netip.Addr // our address that the peer used; zero: the kernel chooses
+	// heard is when something for this peer last came from addr, in Unix
+	// nanoseconds; zero: nothing yet. Alone it proves nothing.
+	heard atomic.Int64
+}
+
+func newPath(addr netip.AddrPort, local netip.Addr, heard int64) *path {
+	p := &path{addr: addr, local: local}
+	p.heard.Store(heard)
+	return p
+}
+
+// peer is one WireGuard peer and, as conn.Endpoint, wherever it is reached now.
+// wireguard-go holds one peer object per peer from its creation on.
+type peer struct {
+	key   key.Public
+	mac1  macKey // of messages to it
+	table *table
+
+	path   atomic.Pointer[path]   // nil: no path; written under table.mu
+	spare  atomic.Pointer[source] // the last source made, to be used again
+	heard  atomic.Int64           // as path.heard, from anywhere
+	remote atomic.Uint32          // receiver index in the last data message to it
+	sent   atomic.Uint64          // data packets that left wireguard-go, ever
+
+	flow flow // owned by gate
+
+	mu   sync.Mutex // guards kept
+	kept kept
+
+	indices ring // guarded by table.mu
+	seen    seen // guarded by Device.statusMu
+}
+
+// kept is a handshake message that waits for a path.
+type kept struct {
+	n   int
+	at  time.Time
+	msg [sizeInitiation]byte
+}
+
+// ClearSrc forgets our own address of the path: wireguard-go asks for it when a
+// handshake stays unanswered, since that address may be gone.
+func (p *peer) ClearSrc() { p.table.clearLocal(p) }
+
+// SrcToString returns our own address of the path.
+func (p *peer) SrcToString() string { return addrString(p.SrcIP()) }
+
+// DstToString returns the path as ip:port; without a path 0.0.0.0:0, because
+// readers of the user API accept nothing else.
+func (p *peer) DstToString() string { return p.dst().String() }
+
+// DstToBytes returns the path's address in binary.
+func (p *peer) DstToBytes() []byte { return addrBytes(p.dst()) }
+
+// DstIP returns the path's IP address.
+func (p *peer) DstIP() netip.Addr { return p.dst().Addr() }
+
+// SrcIP returns our own address of the path; the zero Addr when unknown.
+func (p *peer) SrcIP() netip.Addr {
+	if w := p.path.Load(); w != nil {
+		return w.local
+	}
+	return netip.Addr{}
+}
+
+func (p *peer) dst() netip.AddrPort {
+	if w := p.path.Load(); w != nil {
+		return w.addr
+	}
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+}
+
+// source is where a datagram came from that did not come over its peer's path,
+// and of every handshake message: the cookie MAC and the rate limiter of
+// wireguard-go need the true address.
+type source struct {
+	addr  netip.AddrPort
+	local netip.Addr
+	at    int64 // arrival in Unix nanoseconds; zero: set by the operator
+	// peer is whose datagram it claims to be; nil while nobody knows.
+	peer atomic.Pointer[peer]
+	// base is the peer's path at the arrival, when named is set: a path that
+	// was chosen since wins over this source.
+	base  *path
+	named bool
+	// used is set by the first send that names or proves the source.
+	used atomic.Bool
+}
+
+func newSource(addr netip.AddrPort, local netip.Addr, at int64, p *peer) *source {
+	s := &source{addr: addr, local: local, at: at}
+	if p != nil {
+		s.peer.Store(p)
+		s.base, s.named = p.path.Load(), true
+	}
+	return s
+}
+
+// current returns the peer when its path, not this source, is where packets go.
+func (s *source) current() *peer {
+	p := s.peer.Load()
+	if p == nil || !s.used.Load() && !(s.named && s.base != p.path.Load()) {
+		return nil
+	}
+	return p
+}
+
+// ClearSrc forgets our own address of the peer's path.
+func (s *source) ClearSrc() {
+	if p := s.peer.Load(); p != nil {
+		p.ClearSrc()
+	}
+}
+
+// SrcToString returns our own address that the datagram was sent to.
+func (s *source) SrcToString() string { return addrString(s.local) }
+
+// DstToString returns where packets go now, as ip:port.
+func (s *source) DstToString() string {
+	if p := s.current(); p != nil {
+		return p.DstToString()
+	}
+	return s.addr.String()
+}
+
+// DstToBytes returns the true source in binary.
+func (s *source) DstToBytes() []byte { return addrBytes(s.addr) }
+
+// DstIP returns the true source's IP address.
+func (s *source) DstIP() netip.Addr { return s.addr.Addr() }
+
+// SrcIP returns our own address that the datagram was sent to.
+func (s *source) SrcIP() netip.Addr { return s.local }
+
+func addrString(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func addrBytes(a netip.AddrPort) []byte {
+	b := a.Addr().AsSlice()
+	return append(b, byte(a.Port()>>8), byte(a.Port()))
+}

@@ -1,0 +1,147 @@
+package wg
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Bounds on the packets inside wireguard-go. Each holds a buffer of 64 KiB, of
+// which only the pages in use cost memory.
+const (
+	// batchSize is the number of packets per Read, Write, and system call.
+	batchSize = 128
+	// maxOutbound bounds the packets between the link's Read and the bind's
+	// Send, over all peers with a session: four batches keep every stage busy.
+	maxOutbound = 4 * batchSize
+	// maxInbound bounds the packets between the bind and the link's Write.
+	maxInbound = 4 * batchSize
+	// maxStaged bounds the packets that wait inside wireguard-go for the
+	// session of one peer.
+	maxStaged = 64
+
+	// stallAfter is how long a peer's packets may show no progress before its
+	// session counts as gone.
+	stallAfter = 20 * time.Millisecond
+	// probeEvery is how often one packet more passes to a peer without session,
+	// because each makes wireguard-go try a handshake.
+	probeEvery = 5 * time.Second
+	// waitStep is how long a full gate or window waits before it looks for
+	// packets that will never come out again.
+	waitStep = 5 * time.Millisecond
+)
+
+// flow is what the gate knows of one peer. Only the gate's user touches it.
+type flow struct {
+	flowing bool          // has a session, as far as one can see
+	handed  uint64        // as peer.sent, at the way in
+	seen    uint64        // peer.sent at the last look
+	since   time.Duration // last progress, or nothing in flight
+	staged  int           // let through without a session
+	probe   time.Duration // when the last of those was
+}
+
+// gate bounds the packets on their way from the link to the bind.
+//
+// Packets go in by admit and come out by passed. Some never come out: those
+// that wait for a session, and those that wireguard-go dropped. So a peer whose
+// packets show no progress no longer counts, and may add few packets only,
+// until one of its packets comes out. admit, full, sweep and forget need the
+// same lock from outside; passed needs none.
+type gate struct {
+	handed uint64 // of flowing peers
+	passes atomic.Uint64
+
+	waiting atomic.Bool
+	wake    chan struct{} // capacity 1
+}
+
+func newGate() *gate { return &gate{wake: make(chan struct{}, 1)} }
+
+// passed says that n data packets of p left wireguard-go.
+func (g *gate) passed(p *peer, n int) {
+	p.sent.Add(uint64(n))
+	g.passes.Add(uint64(n))
+	if g.waiting.Load() {
+		select {
+		case g.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// full reports whether the packets in flight have reached the bound.
+func (g *gate) full() bool {
+	n := int64(g.handed - g.passes.Load())
+	if n < 0 { // packets of a session that was given up came out after all
+		g.handed -= uint64(n)
+	}
+	return n >= maxOutbound
+}
+
+// admit says whether one packet more may go to p at the time now.
+func (g *gate) admit(p *peer, now time.Duration) bool {
+	f := &p.flow
+	g.look(p, now)
+	if f.flowing && f.handed != f.seen && now-f.since > stallAfter {
+		g.stall(f)
+	}
+	if f.flowing {
+		if f.handed == f.seen {
+			f.since = now
+		}
+		f.handed++
+		g.handed++
+		return true
+	}
+	if f.staged < maxStaged {
+		f.staged++
+		f.probe = now
+		return true
+	}
+	if now-f.probe >= probeEvery {
+		f.probe = now
+		return true
+	}
+	return false
+}
+
+// look notes whether packets of p came out since the last look.
+func (g *gate) look(p *peer, now time.Duration) {
+	f := &p.flow
+	sent := p.sent.Load()
+	if sent == f.seen {
+		return
+	}
+	f.seen, f.since = sent, now
+	if !f.flowing {
+		f.flowing, f.staged = true, 0
+	}
+	if late := int64(sent - f.handed); late > 0 { // had not counted any more
+		f.handed += uint64(late)
+		g.handed += uint64(late)
+	}
+}
+
+func (g *gate) stall(f *flow) {
+	g.handed -= f.handed - f.seen
+	f.handed = f.seen
+	f.flowing, f.staged = false, 0
+}
+
+// sweep gives up the packets of every peer that shows no progress, and counts
+// those in flight anew.
+func (g *gate) sweep(peers []*peer, now time.Duration) {
+	passes := g.passes.Load()
+	var inFlight uint64
+	for _, p := range peers {
+		f := &p.flow
+		g.look(p, now)
+		if f.flowing && f.handed != f.seen && now-f.since > stallAfter {
+			g.stall(f)
+		}
+		if f.flowing {
+			inFlight += f.handed - f.seen
+		}
+	}
+	g.handed = passes + inFlight
+}

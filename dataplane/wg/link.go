@@ -1,0 +1,260 @@
+package wg
+
+import (
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gaissmai/bart"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"corax/dataplane"
+)
+
+var (
+	_ tun.Device       = (*link)(nil)
+	_ dataplane.Sender = (*link)(nil)
+)
+
+// link is wireguard-go's tun.Device. Send copies packets straight into the
+// buffers that the device's blocked Read offered, so there is no queue.
+type link struct {
+	name  string
+	recv  dataplane.Sender
+	drops *drops
+	gate  *gate
+	in    *window
+	table *table
+
+	mtu    atomic.Int32
+	owners atomic.Pointer[bart.Table[*peer]] // who has which destination
+	open   atomic.Bool                       // a device reads
+	start  time.Time
+	closed chan struct{}
+
+	events struct {
+		sync.Mutex
+		c    chan tun.Event
+		done bool
+	}
+
+	mu    sync.Mutex // serialises Send, and guards gate but for passed
+	timer *time.Timer
+
+	// Read stores offer, then sends on ready. Whoever took ready may fill the
+	// offer, and must answer on filled or put ready back.
+	offer  offer
+	ready  chan struct{} // capacity 1
+	filled chan int      // capacity 1
+
+	batches sync.Pool // of *[]dataplane.Packet
+}
+
+// offer is what one Read waits to have filled.
+type offer struct {
+	bufs   [][]byte
+	sizes  []int
+	offset int
+}
+
+func newLink(name string, mtu int, recv dataplane.Sender, t *table, g *gate, in *window, d *drops) *link {
+	l := &link{
+		name: name, recv: recv, drops: d, gate: g, in: in, table: t,
+		start:  time.Now(),
+		closed: make(chan struct{}),
+		timer:  time.NewTimer(time.Hour),
+		ready:  make(chan struct{}, 1),
+		filled: make(chan int, 1),
+	}
+	l.timer.Stop()
+	l.events.c = make(chan tun.Event, 1)
+	l.mtu.Store(int32(mtu))
+	l.owners.Store(new(bart.Table[*peer]))
+	l.batches.New = func() any { b := make([]dataplane.Packet, 0, batchSize); return &b }
+	return l
+}
+
+// Send hands packets to wireguard-go.
+func (l *link) Send(batch []dataplane.Packet) {
+	if len(batch) == 0 {
+		return
+	}
+	if !l.open.Load() {
+		l.drops.add(dropStopped, len(batch))
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(batch) > 0 {
+		if !l.waitLocked() {
+			l.drops.add(dropStopped, len(batch))
+			return
+		}
+		taken, n := l.fillLocked(batch)
+		batch = batch[taken:]
+		if n == 0 {
+			l.ready <- struct{}{} // nothing was for the device: the offer stands
+			continue
+		}
+		l.filled <- n
+	}
+}
+
+// waitLocked blocks until the gate has room and the device reads. It returns
+// false when the link is closed.
+func (l *link) waitLocked() bool {
+	for l.gate.full() {
+		l.gate.waiting.Store(true)
+		if !l.gate.full() {
+			break
+		}
+		l.timer.Reset(waitStep)
+		select {
+		case <-l.closed:
+			return false
+		case <-l.gate.wake:
+		case <-l.timer.C:
+			l.gate.sweep(l.table.all(), time.Since(l.start))
+		}
+	}
+	l.gate.waiting.Store(false)
+	select {
+	case <-l.closed:
+		return false
+	case <-l.ready:
+		return true
+	}
+}
+
+// fillLocked copies packets into the offer. It returns how many packets of the
+// batch it consumed, and how many of them are in the offer.
+func (l *link) fillLocked(batch []dataplane.Packet) (taken, n int) {
+	o := &l.offer
+	owners := l.owners.Load()
+	now := time.Since(l.start)
+	for taken < len(batch) && n < len(o.bufs) {
+		b := batch[taken].Data
+		taken++
+		p := owner(owners, b)
+		if p == nil {
+			l.drops.add(dropNoPeer, 1)
+			continue
+		}
+		if len(b) > min(device.MaxContentSize, len(o.bufs[n])-o.offset) {
+			l.drops.add(dropTooBig, 1)
+			continue
+		}
+		if !l.gate.admit(p, now) {
+			l.drops.add(dropNoSession, 1)
+			continue
+		}
+		o.sizes[n] = copy(o.bufs[n][o.offset:], b)
+		n++
+	}
+	return taken, n
+}
+
+// owner returns the peer whose allowed IPs hold the destination of packet b.
+func owner(owners *bart.Table[*peer], b []byte) *peer {
+	var dst netip.Addr
+	switch {
+	case len(b) >= 20 && b[0]>>4 == 4:
+		dst = netip.AddrFrom4([4]byte(b[16:20]))
+	case len(b) >= 40 && b[0]>>4 == 6:
+		dst = netip.AddrFrom16([16]byte(b[24:40]))
+	default:
+		return nil
+	}
+	p, _ := owners.Lookup(dst)
+	return p
+}
+
+// Read waits for packets from Send. Only the device's reader calls it.
+func (l *link) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	l.offer = offer{bufs, sizes, offset}
+	l.ready <- struct{}{}
+	select {
+	case n := <-l.filled:
+		return n, nil
+	case <-l.closed:
+	}
+	// A Send may be at the buffers: take the offer back, or wait for it.
+	select {
+	case <-l.ready:
+		return 0, os.ErrClosed
+	case n := <-l.filled:
+		return n, nil
+	}
+}
+
+// Write passes decrypted packets on, before it returns.
+func (l *link) Write(bufs [][]byte, offset int) (int, error) {
+	l.in.busy.Add(1)
+	defer l.in.busy.Add(-1)
+	defer l.in.take(len(bufs))
+	batch := l.batches.Get().(*[]dataplane.Packet)
+	packets := (*batch)[:0]
+	for _, b := range bufs {
+		packets = append(packets, dataplane.Packet{Data: b[offset:len(b):len(b)]})
+	}
+	l.recv.Send(packets)
+	clear(packets)
+	*batch = packets
+	l.batches.Put(batch)
+	return len(bufs), nil
+}
+
+// forget takes the packets of removed peers out of the count.
+func (l *link) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gate.sweep(l.table.all(), time.Since(l.start))
+}
+
+// setMTU changes the MTU and tells the device.
+func (l *link) setMTU(mtu int) {
+	l.mtu.Store(int32(mtu))
+	l.events.Lock()
+	defer l.events.Unlock()
+	if l.events.done {
+		return
+	}
+	select {
+	case l.events.c <- tun.EventMTUUpdate:
+	default: // the device has one to read already
+	}
+}
+
+// File returns nil: there is no file.
+func (l *link) File() *os.File { return nil }
+
+// MTU returns the inner MTU in bytes.
+func (l *link) MTU() (int, error) { return int(l.mtu.Load()), nil }
+
+// Name returns the interface name.
+func (l *link) Name() (string, error) { return l.name, nil }
+
+// Events returns the channel of MTU updates. It brings no EventUp: Run brings
+// the device up itself, so that it sees the error.
+func (l *link) Events() <-chan tun.Event { return l.events.c }
+
+// BatchSize returns the number of packets per Read and Write.
+func (l *link) BatchSize() int { return batchSize }
+
+// Close makes Read and Send return. The device closes once; a second Close does
+// nothing.
+func (l *link) Close() error {
+	l.events.Lock()
+	defer l.events.Unlock()
+	if l.events.done {
+		return nil
+	}
+	l.events.done = true
+	l.open.Store(false)
+	close(l.closed)
+	close(l.events.c)
+	return nil
+}
