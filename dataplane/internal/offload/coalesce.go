@@ -54,10 +54,10 @@ type Coalescer struct {
 	TCP, UDP bool
 
 	runs    []run
-	next    []int16 // by packet: the next one of its run, or none
+	next    []int16          // by packet: the next one of its run, or none
 	slots   [flowSlots]int16 // open runs: index in runs plus one, zero for none
-	header  []byte // maxHeader bytes a super-packet
-	headers int    // super-packets in this batch
+	header  []byte           // maxHeader bytes a super-packet
+	headers int              // super-packets in this batch
 	vec     [][]byte
 	writes  []Write
 	plain   [HeaderLen]byte

@@ -1,0 +1,168 @@
+package hostnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"corax/dataplane"
+	"corax/dataplane/internal/offload"
+)
+
+const (
+	// tunMaxRead is the most that one read returns: the header and the longest
+	// IPv6 packet without jumbo option.
+	tunMaxRead = offload.HeaderLen + 40 + 65535
+
+	tunSlab  = 128 << 10 // plain packets stay where they were read
+	tunArena = 128 << 10 // super-packets are cut into here
+
+	// tunBatch bounds a batch. Above tunEnough no further read is tried, so
+	// that a second super-packet rarely has to be handed over in two batches.
+	tunBatch  = 128
+	tunEnough = 64
+)
+
+// tunReader is the state of Run.
+type tunReader struct {
+	slab, arena []byte
+	off         int // used part of slab
+	cut         int // used part of arena
+	batch       []dataplane.Packet
+	split       offload.Splitter
+
+	// ready is poll as a value, made once.
+	ready func(fd uintptr) bool
+	n     int
+	errno error
+}
+
+func (r *tunReader) init() {
+	r.slab = make([]byte, tunSlab)
+	r.arena = make([]byte, tunArena)
+	r.batch = make([]dataplane.Packet, 0, tunBatch)
+	r.ready = r.poll
+}
+
+// poll reads once. It returns false, for "wait", only with empty hands.
+func (r *tunReader) poll(fd uintptr) bool {
+	for {
+		r.n, r.errno = unix.Read(int(fd), r.slab[r.off:r.off+tunMaxRead])
+		if r.errno != unix.EINTR {
+			break
+		}
+	}
+	return r.errno != unix.EAGAIN || len(r.batch) > 0
+}
+
+// Run reads packets and hands them to Receive until ctx is done or the TUN is
+// closed; then it returns nil. The device stays attached, and Run may be called
+// again, but never twice at a time.
+func (t *TUN) Run(ctx context.Context) error {
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		_ = t.file.SetReadDeadline(time.Unix(1, 0))
+	})
+	defer func() {
+		if !stop() {
+			<-woken
+			_ = t.file.SetReadDeadline(time.Time{})
+		}
+	}()
+	if err := t.readLoop(); err != nil && ctx.Err() == nil && !t.closed.Load() {
+		return fmt.Errorf("hostnet: read TUN %s: %w", t.name, err)
+	}
+	return nil
+}
+
+func (t *TUN) readLoop() error {
+	r := &t.reader
+	t.discard()
+	for {
+		if err := t.conn.Read(r.ready); err != nil {
+			t.flush()
+			return err
+		}
+		switch r.errno {
+		case nil:
+			t.take(r.slab[r.off : r.off+r.n])
+		case unix.EAGAIN:
+			t.flush()
+		case unix.EBADFD:
+			return errors.New("the device was deleted")
+		default:
+			return r.errno
+		}
+		if len(r.batch) >= tunEnough || len(r.slab)-r.off < tunMaxRead {
+			t.flush()
+		}
+	}
+}
+
+// take turns one read into packets of the batch.
+func (t *TUN) take(b []byte) {
+	r := &t.reader
+	h, err := offload.ParseHeader(b)
+	if err != nil {
+		t.count.malformed.Add(1)
+		return
+	}
+	pkt := b[offload.HeaderLen:]
+	if !h.Super() {
+		if offload.Complete(h, pkt) != nil || len(pkt) == 0 {
+			t.count.malformed.Add(1)
+			return
+		}
+		r.batch = append(r.batch, dataplane.Packet{Data: pkt[:len(pkt):len(pkt)]})
+		r.off += (len(b) + 7) &^ 7
+		return
+	}
+	t.count.readSuper.Add(1)
+	switch err := r.split.Reset(h, pkt); err {
+	case nil:
+		t.cutSuper()
+	case offload.ErrUnsupported:
+		t.count.unsupported.Add(1)
+	default:
+		t.count.malformed.Add(1)
+	}
+}
+
+// cutSuper cuts a super-packet, however many packets it makes: it is read from
+// the free part of the slab, where nothing is put before it is done.
+func (t *TUN) cutSuper() {
+	r := &t.reader
+	for size := r.split.Size(); size > 0; size = r.split.Size() {
+		if len(r.batch) == cap(r.batch) || len(r.arena)-r.cut < size {
+			t.flush()
+		}
+		p := r.split.Next(r.arena[r.cut:])
+		r.cut += (size + 7) &^ 7
+		r.cut = min(r.cut, len(r.arena))
+		r.batch = append(r.batch, dataplane.Packet{Data: p})
+	}
+}
+
+// flush hands the batch over.
+func (t *TUN) flush() {
+	r := &t.reader
+	if len(r.batch) > 0 {
+		n := 0
+		for i := range r.batch {
+			n += len(r.batch[i].Data)
+		}
+		t.count.readPackets.Add(uint64(len(r.batch)))
+		t.count.readBytes.Add(uint64(n))
+		t.receive.Send(r.batch)
+	}
+	t.discard()
+}
+
+func (t *TUN) discard() {
+	r := &t.reader
+	r.batch, r.off, r.cut = r.batch[:0], 0, 0
+}
