@@ -20,6 +20,7 @@ const (
 	dropEtherType
 	dropMalformed
 	dropSource
+	dropProtocol
 	dropSegmentRate
 	dropNoStack
 	// Packets to send.
@@ -40,6 +41,7 @@ func (d drop) String() string {
 		dropEtherType:   "ethertype",
 		dropMalformed:   "malformed",
 		dropSource:      "source",
+		dropProtocol:    "segment_protocol",
 		dropSegmentRate: "segment_rate",
 		dropNoStack:     "no_stack",
 		dropNoVTEP:      "no_vtep",

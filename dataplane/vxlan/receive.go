@@ -96,9 +96,10 @@ func (r *receiver) ip(v *vtep, f *frame, now time.Time) drop {
 		return dropMalformed
 	}
 	f.payload = pkt
+	completeChecksum(f.etherType, pkt)
 	if onSegment(dst) {
-		if !fromSegment(pkt, src, v.segment) {
-			return dropSource
+		if d := checkSegment(pkt, src, v.segment); d != dropNone {
+			return d
 		}
 		return r.e.link.deliver(f, now)
 	}
@@ -122,25 +123,30 @@ func onSegment(dst netip.Addr) bool {
 	return dst.IsLinkLocalUnicast() || dst.IsLinkLocalMulticast()
 }
 
-// fromSegment reports whether the node at segment may be the source of pkt, a
-// packet for the segment. Over IPv6 that is only ICMP: neighbour discovery, and
-// pings of link-local addresses.
-func fromSegment(pkt []byte, src, segment netip.Addr) bool {
-	if src.Is4() {
-		return src == segment
+// checkSegment checks a packet for the segment from the node at segment. Over
+// IPv6 only ICMP is taken: neighbour discovery, and pings of link-local
+// addresses.
+func checkSegment(pkt []byte, src, segment netip.Addr) drop {
+	switch {
+	case src.Is4() && src == segment:
+		return dropNone
+	case src.Is4() || !src.IsLinkLocalUnicast() && !src.IsUnspecified():
+		return dropSource
+	case pkt[6] != protoICMP6:
+		return dropProtocol // multicast reports of the kernel, for example
 	}
-	return (src.IsLinkLocalUnicast() || src.IsUnspecified()) && pkt[6] == protoICMP6
+	return dropNone
 }
 
-// checkARP checks an ARP packet (RFC 826) of the node at segment: it may only
-// speak for itself, or it could take over another node's address.
+// checkARP checks an ARP packet (RFC 826) of the node at segment: of the segment
+// addresses it may only claim its own, or it could take over another node's. A
+// kernel asks with any address of the host as sender.
 func checkARP(b []byte, segment netip.Addr) drop {
 	const arpLen = 28
-	if len(b) < arpLen || [8]byte(b[:8]) != [8]byte{0, 1, 8, 0, 6, 4, 0, b[7]} {
+	if len(b) < arpLen || [6]byte(b[:6]) != [6]byte{0, 1, 8, 0, 6, 4} {
 		return dropMalformed
 	}
-	// RFC 5227 probes come from 0.0.0.0.
-	if sender := netip.AddrFrom4([4]byte(b[14:18])); sender != segment && !sender.IsUnspecified() {
+	if sender := netip.AddrFrom4([4]byte(b[14:18])); sender != segment && segmentPrefix.Contains(sender) {
 		return dropSource
 	}
 	return dropNone
