@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,7 @@ type tcpListener struct {
 	addr    netip.AddrPort
 	handler http.Handler
 	log     *slog.Logger
+	retry   time.Duration // zero means rebindEvery
 
 	problem atomic.Pointer[string]
 }
@@ -51,7 +53,7 @@ func (t *tcpListener) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(rebindEvery):
+		case <-time.After(cmp.Or(t.retry, rebindEvery)):
 		}
 	}
 	return nil
