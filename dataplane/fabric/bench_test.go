@@ -78,6 +78,9 @@ func hotFabric(t testing.TB) *Fabric {
 }
 
 func TestNoAllocations(t *testing.T) {
+	if raceDetector {
+		t.Skip("sync.Pool allocates under the race detector")
+	}
 	for _, h := range hotPaths() {
 		t.Run(h.name, func(t *testing.T) {
 			f := hotFabric(t)

@@ -253,7 +253,8 @@ func (w *world) count(t testing.TB, name, reason string) uint64 {
 
 // tcpValid checks the checksum of the TCP segment at b[at:].
 func tcpValid(b []byte, at int) bool {
-	h, drop := parse(b)
+	var h header
+	drop := h.parse(b)
 	return drop == none &&
 		naiveSum(append(pseudo(h.src(), h.dst(), protoTCP, len(b)-at), b[at:]...)) == 0xffff
 }

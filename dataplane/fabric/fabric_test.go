@@ -126,7 +126,8 @@ func checkForwarded(t *testing.T, out [origins][]dataplane.Packet, in []byte, wa
 	if !checksumsValid(got[0].Data) {
 		t.Error("checksum is wrong")
 	}
-	h, _ := parse(in)
+	var h header
+	h.parse(in)
 	if h.v6 {
 		in[7] -= want.hops
 	} else {

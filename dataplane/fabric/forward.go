@@ -26,7 +26,7 @@ func (p *port) Send(batch []dataplane.Packet) {
 		f.forward(s, &batch[i])
 	}
 	f.flush(s)
-	s.snap, s.flow = nil, flow{}
+	s.snap, s.header, s.flow = nil, header{}, flow{}
 	f.scratch.Put(s)
 }
 
@@ -34,6 +34,7 @@ func (p *port) Send(batch []dataplane.Packet) {
 type scratch struct {
 	snap   *snapshot
 	origin Origin
+	header header // of the packet at hand
 	flow   flow
 	out    [origins][]dataplane.Packet
 	bytes  [origins]int
@@ -59,39 +60,39 @@ type flow struct {
 
 // forward decides on one packet and puts it, or what it becomes, into batches.
 func (f *Fabric) forward(s *scratch, p *dataplane.Packet) {
-	h, drop := parse(p.Data)
-	if drop != none {
+	h := &s.header
+	if drop := h.parse(p.Data); drop != none {
 		f.counters.add(drop, 1)
 		return
 	}
-	v := f.verdict(s, &h, p.VTEP)
+	v := f.verdict(s, h, p.VTEP)
 	if v.drop != none {
 		f.counters.add(v.drop, 1)
 		if v.answer != none {
-			f.reply(s, &h, p.VTEP, v.answer, 0)
+			f.reply(s, h, p.VTEP, v.answer, 0)
 		}
 		return
 	}
 	if v.transit && h.ttl() <= 1 {
 		f.counters.add(dropTTL, 1)
-		f.reply(s, &h, p.VTEP, icmpTimeExceeded, 0)
+		f.reply(s, h, p.VTEP, icmpTimeExceeded, 0)
 		return
 	}
 	limit := v.way.limit(h.v6)
 	large := len(h.b) > limit
 	if large && (h.v6 || h.frag4()&flagDF != 0) {
 		f.counters.add(dropTooBig, 1)
-		f.reply(s, &h, p.VTEP, icmpTooBig, limit)
+		f.reply(s, h, p.VTEP, icmpTooBig, limit)
 		return
 	}
 	if v.transit {
 		h.decrement()
 	}
 	if h.proto == protoTCP || h.v6 && extended(h.proto) {
-		f.clamp(s, &h, v.way, p.VTEP)
+		f.clamp(s, h, v.way, p.VTEP)
 	}
 	if large {
-		f.fragment(s, &h, v.way, limit)
+		f.fragment(s, h, v.way, limit)
 		return
 	}
 	s.emit(v.way.out, h.b, v.way.vtep)

@@ -38,7 +38,7 @@ func FuzzForward(f *testing.F) {
 			setChecksum4(b[:20])
 		}
 		w := newWorld(t)
-		_, bad := parse(b)
+		bad := new(header).parse(b)
 		right := bad == none && checksumsValid(b)
 		for o, got := range w.send(Origin(o%uint8(origins)), vtepA, b) {
 			for _, p := range got {
@@ -49,7 +49,8 @@ func FuzzForward(f *testing.F) {
 }
 
 func checkEmitted(t *testing.T, w *world, o Origin, p dataplane.Packet, right bool) {
-	h, drop := parse(p.Data)
+	var h header
+	drop := h.parse(p.Data)
 	if drop != none || len(h.b) != len(p.Data) {
 		t.Fatalf("emitted a packet that parse refuses: %x", p.Data)
 	}

@@ -41,27 +41,28 @@ type header struct {
 	v6    bool
 }
 
-// parse checks version, lengths and, for IPv4, checksum and fragment bounds.
-// Padding behind the packet is cut off. The reason is zero when all is well.
-func parse(b []byte) (h header, drop counter) {
+// parse makes h a view of b. It checks version, lengths and, for IPv4, checksum
+// and fragment bounds. Padding behind the packet is cut off. The reason is zero
+// when all is well; otherwise h is not to be used.
+func (h *header) parse(b []byte) (drop counter) {
 	if len(b) < header4Len {
-		return h, dropBadHeader
+		return dropBadHeader
 	}
 	switch b[0] >> 4 {
 	case 4:
-		return parse4(b)
+		return h.parse4(b)
 	case 6:
-		return parse6(b)
+		return h.parse6(b)
 	default:
-		return h, dropBadHeader
+		return dropBadHeader
 	}
 }
 
-func parse4(b []byte) (h header, drop counter) {
+func (h *header) parse4(b []byte) (drop counter) {
 	hlen := int(b[0]&15) * 4
 	total := int(binary.BigEndian.Uint16(b[2:]))
 	if hlen < header4Len || total < hlen || total > len(b) {
-		return h, dropBadHeader
+		return dropBadHeader
 	}
 	var check uint16
 	if hlen == header4Len {
@@ -70,28 +71,30 @@ func parse4(b []byte) (h header, drop counter) {
 		check = fold(sum(0, b[:hlen]))
 	}
 	if check != 0xffff {
-		return h, dropBadChecksum
+		return dropBadChecksum
 	}
 	if frag := binary.BigEndian.Uint16(b[6:]); frag&(flagMF|offsetMask) != 0 {
 		payload := total - hlen
 		// The attacks stopped: a last fragment that ends beyond 65,535 bytes,
 		// and pieces that do not fit together.
 		if int(frag&offsetMask)*8+payload+hlen > 0xffff || frag&flagMF != 0 && payload%8 != 0 {
-			return h, dropBadFragment
+			return dropBadFragment
 		}
 	}
-	return header{b: b[:total:total], hlen: hlen, proto: b[9]}, 0
+	h.b, h.hlen, h.proto, h.v6 = b[:total:total], hlen, b[9], false
+	return none
 }
 
-func parse6(b []byte) (h header, drop counter) {
+func (h *header) parse6(b []byte) (drop counter) {
 	if len(b) < header6Len {
-		return h, dropBadHeader
+		return dropBadHeader
 	}
 	total := header6Len + int(binary.BigEndian.Uint16(b[4:]))
 	if total > len(b) {
-		return h, dropBadHeader
+		return dropBadHeader
 	}
-	return header{b: b[:total:total], hlen: header6Len, proto: b[6], v6: true}, 0
+	h.b, h.hlen, h.proto, h.v6 = b[:total:total], header6Len, b[6], true
+	return none
 }
 
 func (h *header) src() netip.Addr {

@@ -70,7 +70,8 @@ func FuzzTransport(f *testing.F) {
 	f.Add(spec{src: "fd00:1::5", dst: "fd00:2::5", extType: protoHopByHop, ext: []byte{protoFragment, 0, 1, 4, 0, 0, 0, 0, 17, 0, 0, 1, 0, 0, 0, 9}}.udp(nil).build())
 	f.Add(spec{src: "fd00:1::5", dst: "fd00:2::5", extType: protoAuth, ext: []byte{6, 255, 1, 4}}.build())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, drop := parse(b)
+		var h header
+		drop := h.parse(b)
 		if drop != none {
 			return
 		}
