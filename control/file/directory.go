@@ -55,8 +55,9 @@ func (d *directory) read() {
 		if v == nil {
 			v = new(version)
 		}
-		data, err := readFile(filepath.Join(d.path, name))
-		if errors.Is(err, fs.ErrNotExist) {
+		path := filepath.Join(d.path, name)
+		data, err := readFile(path)
+		if err != nil && removed(path) {
 			delete(d.files, name)
 			continue
 		}
@@ -108,6 +109,13 @@ func readFile(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, MaxSize+1))
+}
+
+// removed reports whether the name itself is gone, unlike the file that a
+// symbolic link leads to.
+func removed(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // fail keeps what is in force.

@@ -16,6 +16,8 @@ import (
 const (
 	defaultRescan = 30 * time.Second
 	defaultQuiet  = 200 * time.Millisecond
+	// awayRescan is how often a directory that is away is looked for.
+	awayRescan = 2 * time.Second
 	// impatience is how many quiet times a scan waits at most, when the
 	// directory never becomes quiet.
 	impatience = 10
@@ -88,25 +90,32 @@ func (s *Source) Run(ctx context.Context) error {
 		defer w.Close()
 		s.events, s.errs = w.Events, w.Errors
 	}
-	rescan := time.NewTicker(s.cfg.Rescan)
-	defer rescan.Stop()
 	watched := watch{watcher: w, path: s.cfg.Dir}
 	for {
 		// First watch, then read: what changes in between is heard of.
 		watched.renew()
 		s.scan()
-		if !s.wait(ctx, rescan.C) {
+		if !s.wait(ctx) {
 			return nil
 		}
 	}
 }
 
+func (s *Source) rescan() time.Duration {
+	if s.dir.away != nil {
+		return min(s.cfg.Rescan, awayRescan)
+	}
+	return s.cfg.Rescan
+}
+
 // wait returns true when the directory should be read again.
-func (s *Source) wait(ctx context.Context, rescan <-chan time.Time) bool {
+func (s *Source) wait(ctx context.Context) bool {
+	rescan := time.NewTimer(s.rescan())
+	defer rescan.Stop()
 	select {
 	case <-ctx.Done():
 		return false
-	case <-rescan:
+	case <-rescan.C:
 		return true
 	case <-s.errs: // events were lost
 	case <-s.events:

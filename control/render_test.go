@@ -1,0 +1,83 @@
+package control_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"corax/control"
+	"corax/dataplane"
+)
+
+// render writes a plan as text, a line for each thing, in the plan's order but
+// for the overlay addresses and keys, which stand under their names.
+func render(d control.Desired, names *keyNames) string {
+	b := new(strings.Builder)
+	self := d.Config.Self
+	fmt.Fprintf(b, "role %s gateway=%q node=%s ip=%s overlay=%s mtu=%d tunnel=%t\n",
+		d.Role, d.Gateway, self.Node, self.NodeIP, self.Overlay, self.MTU, self.Tunnel)
+	for _, s := range self.Subnets {
+		fmt.Fprintf(b, "subnet %s\n", s)
+	}
+	for _, c := range d.Carriers {
+		fmt.Fprintf(b, "carrier %s %s %s home=%t\n", c.Node, c.Addr, c.Overlay, c.Home)
+	}
+	for _, p := range d.Config.Peers {
+		renderPeer(b, p)
+	}
+	for _, v := range d.Config.VTEPs {
+		fmt.Fprintf(b, "vtep %s %s", v.Node, v.Addr)
+		if v.Overlay.IsValid() {
+			fmt.Fprintf(b, " overlay=%s", v.Overlay)
+		}
+		fmt.Fprintf(b, " sources=%s\n", list(v.Sources))
+	}
+	for _, r := range d.Config.Routes {
+		fmt.Fprintf(b, "route %s %s", r.Prefix, r.Via)
+		if r.VTEP.IsValid() {
+			fmt.Fprintf(b, " vtep=%s", r.VTEP)
+		}
+		if !r.Peer.IsZero() {
+			fmt.Fprintf(b, " peer=%s", r.Peer)
+		}
+		if r.MTU != 0 {
+			fmt.Fprintf(b, " mtu=%d", r.MTU)
+		}
+		b.WriteByte('\n')
+	}
+	for _, h := range d.Config.Host {
+		fmt.Fprintf(b, "host %s mtu=%d\n", h.Prefix, h.MTU)
+	}
+	for _, p := range d.Problems {
+		fmt.Fprintf(b, "problem %s\n", p)
+	}
+	return names.shorten(b.String())
+}
+
+func renderPeer(b *strings.Builder, p dataplane.Peer) {
+	fmt.Fprintf(b, "peer %s/%s %s allowed=%s", p.Gateway, p.Node, p.PublicKey, list(p.AllowedIPs))
+	if p.Endpoint.IsValid() {
+		fmt.Fprintf(b, " endpoint=%s", p.Endpoint)
+	}
+	if p.EndpointHost != "" {
+		fmt.Fprintf(b, " endpoint=%s:%d", p.EndpointHost, p.EndpointPort)
+	}
+	if p.Keepalive != 0 {
+		fmt.Fprintf(b, " keepalive=%s", p.Keepalive)
+	}
+	if p.Hub {
+		b.WriteString(" hub")
+	}
+	b.WriteByte('\n')
+}
+
+func list(ps []netip.Prefix) string {
+	if len(ps) == 0 {
+		return "none"
+	}
+	var s []string
+	for _, p := range ps {
+		s = append(s, p.String())
+	}
+	return strings.Join(s, ",")
+}
