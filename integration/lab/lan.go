@@ -1,0 +1,146 @@
+//go:build linux
+
+package lab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// LAN is one Ethernet segment.
+type LAN struct {
+	Name string
+	MTU  int // of every link attached after it was set, in bytes
+
+	lab    *Lab
+	bridge string
+}
+
+// firstPort is above the link index numbers that the kernel gives by itself.
+const firstPort = 1000
+
+// LAN makes a segment whose links have the given MTU; 0 means 1500.
+func (l *Lab) LAN(name string, mtu int) *LAN {
+	if mtu == 0 {
+		mtu = 1500
+	}
+	lan := &LAN{Name: name, MTU: mtu, lab: l}
+	if l.failed(nil) {
+		return lan
+	}
+	if err := lan.open(); err != nil {
+		l.failed(fmt.Errorf("LAN %s: %w", name, err))
+	}
+	return lan
+}
+
+func (lan *LAN) open() error {
+	l := lan.lab
+	if l.wires == nil {
+		dir, err := l.hostDir("wires")
+		if err != nil {
+			return err
+		}
+		s, err := newSpace(dir)
+		if err != nil {
+			return err
+		}
+		l.wires = s
+	}
+	l.lans++
+	lan.bridge = "lan" + strconv.Itoa(l.lans)
+	return l.wires.do(func() error {
+		// A switch looks at no IP packet.
+		if err := writeSysctl("net/ipv6/conf/default/disable_ipv6", "1"); err != nil {
+			return err
+		}
+		for _, f := range []string{"iptables", "ip6tables", "arptables"} {
+			_ = writeSysctl("net/bridge/bridge-nf-call-"+f, "0") // absent without br_netfilter
+		}
+		return addBridge(nil, lan.bridge, lan.MTU)
+	})
+}
+
+// addBridge makes a bridge and takes it up. A nil handle means the calling
+// thread's namespace.
+func addBridge(nl *netlink.Handle, name string, mtu int) error {
+	if nl == nil {
+		var err error
+		if nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return err
+		}
+		defer nl.Close()
+	}
+	snoop := false
+	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: mtu}, MulticastSnooping: &snoop}
+	if err := nl.LinkAdd(br); err != nil {
+		return fmt.Errorf("add bridge %s: %w", name, err)
+	}
+	return nl.LinkSetUp(br)
+}
+
+// Attach connects h to the LAN with a new link of the given name and addresses.
+func (h *Host) Attach(lan *LAN, link string, addrs ...netip.Prefix) {
+	if h.lab.failed(nil) {
+		return
+	}
+	port := lan.bridge + "p" + strconv.Itoa(int(h.lab.ports.Load())+1)
+	err := h.lab.wires.do(func() error {
+		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer nl.Close()
+		return plug(nl, lan.bridge, port, lan.MTU, h, link)
+	})
+	if err != nil {
+		h.try("attach to "+lan.Name, err)
+		return
+	}
+	h.AddAddr(link, addrs...)
+}
+
+// plug makes a veth pair: port, in the namespace of nl and on its bridge, and
+// link in h; both up.
+func plug(nl *netlink.Handle, bridge, port string, mtu int, h *Host, link string) error {
+	br, err := nl.LinkByName(bridge)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", bridge, err)
+	}
+	veth := &netlink.Veth{
+		// When both ends of a pair happen to have the same index, the kernel
+		// takes up to a second longer to let the bridge forward.
+		LinkAttrs: netlink.LinkAttrs{
+			Name: port, Index: int(h.lab.ports.Add(1)) + firstPort, MTU: mtu, MasterIndex: br.Attrs().Index,
+		},
+		PeerName:      link,
+		PeerNamespace: netlink.NsFd(int(h.space.netns.Fd())),
+	}
+	if err := nl.LinkAdd(veth); err != nil {
+		return fmt.Errorf("add veth %s: %w", port, err)
+	}
+	if err := nl.LinkSetUp(veth); err != nil {
+		return err
+	}
+	peer, err := h.nl.LinkByName(link)
+	if err != nil {
+		return err
+	}
+	if err := h.nl.LinkSetMTU(peer, mtu); err != nil {
+		return err
+	}
+	return h.nl.LinkSetUp(peer)
+}
+
+// ipNet converts a prefix, keeping the host bits out.
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{
+		IP:   p.Masked().Addr().AsSlice(),
+		Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
+	}
+}

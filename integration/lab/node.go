@@ -1,0 +1,205 @@
+//go:build linux
+
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"github.com/google/nftables"
+)
+
+// CNIBridge is the link of a node that its pods hang on.
+const CNIBridge = "cni0"
+
+// Masquerade is when a node's CNI plugin hides its pods behind the node.
+type Masquerade uint8
+
+const (
+	MasqNone Masquerade = iota
+	// MasqLeavingCluster hides pods from addresses outside the cluster CIDRs.
+	MasqLeavingCluster
+	// MasqLeavingNode hides pods from everything but the node's own pods, as
+	// the bridge plugin's ipMasq does.
+	MasqLeavingNode
+)
+
+// NodeConfig configures a Kubernetes node without Kubernetes.
+type NodeConfig struct {
+	Name         string
+	Subnets      []netip.Prefix // of its pods, at most one per family
+	ClusterCIDRs []netip.Prefix // of all pods of the cluster
+	Masquerade   Masquerade
+	// ForwardDrop gives FORWARD the policy drop, with accept rules for what a
+	// CNI plugin and kube-proxy know: established, marked, and between the pods
+	// and the LAN ("eth0").
+	ForwardDrop bool
+	RPFilter    int // net.ipv4.conf.{all,default}.rp_filter
+	PodMTU      int // in bytes; 0 means 1500
+}
+
+// Node is a host with pods.
+type Node struct {
+	*Host
+	IP      netip.Addr // the address other nodes use; set by AttachNode
+	Subnets []netip.Prefix
+	Pods    []*Pod
+
+	cfg NodeConfig
+}
+
+// Pod is a host with one link, eth0, behind a node.
+type Pod struct {
+	*Host
+	Node *Node
+	// IP and IP6 are its addresses; zero when the node has no subnet of the
+	// family.
+	IP, IP6 netip.Addr
+}
+
+// Node makes a host with a pod bridge that has the first address of each subnet.
+func (l *Lab) Node(cfg NodeConfig) *Node {
+	if cfg.PodMTU == 0 {
+		cfg.PodMTU = 1500
+	}
+	n := &Node{Host: l.Host(cfg.Name), Subnets: cfg.Subnets, cfg: cfg}
+	rp := strconv.Itoa(cfg.RPFilter)
+	n.Sysctl("net/ipv4/conf/all/rp_filter", rp)
+	n.Sysctl("net/ipv4/conf/default/rp_filter", rp)
+	n.Forward()
+	if l.failed(nil) {
+		return n
+	}
+	n.try("pod bridge", addBridge(n.nl, CNIBridge, cfg.PodMTU))
+	for _, s := range cfg.Subnets {
+		n.AddAddr(CNIBridge, netip.PrefixFrom(s.Masked().Addr().Next(), s.Bits()))
+	}
+	n.addCNIRules()
+	return n
+}
+
+// AttachNode connects the node to its LAN as eth0; the first address is the
+// node's IP.
+func (n *Node) AttachNode(lan *LAN, addrs ...netip.Prefix) {
+	n.IP = addrs[0].Addr()
+	n.Attach(lan, "eth0", addrs...)
+}
+
+// Pod makes a pod behind the node, with the next free address of each subnet.
+// In the lab it is called NODE.NAME.
+func (n *Node) Pod(name string) *Pod {
+	p := &Pod{Host: n.lab.Host(n.Name + "." + name), Node: n}
+	n.Pods = append(n.Pods, p)
+	if n.lab.failed(nil) {
+		return p
+	}
+	port := "veth" + strconv.Itoa(len(n.Pods))
+	n.try("pod "+name, plug(n.nl, CNIBridge, port, n.cfg.PodMTU, p.Host, "eth0"))
+	for _, s := range n.Subnets {
+		gw := s.Masked().Addr().Next()
+		ip := gw
+		for range n.Pods {
+			ip = ip.Next()
+		}
+		p.AddAddr("eth0", netip.PrefixFrom(ip, s.Bits()))
+		p.Route(Route{Dst: Default(ip), Via: gw})
+		if ip.Is4() {
+			p.IP = ip
+		} else {
+			p.IP6 = ip
+		}
+	}
+	return p
+}
+
+// RoutePods lays the routes of a CNI plugin without an overlay: each node
+// reaches the pods of every other by that node's address of the same family.
+func RoutePods(nodes ...*Node) {
+	for _, n := range nodes {
+		for _, other := range nodes {
+			if n == other {
+				continue
+			}
+			for _, s := range other.Subnets {
+				if via := other.addr(s.Addr().Is4()); via.IsValid() {
+					n.Route(Route{Dst: s.Masked(), Via: via})
+				}
+			}
+		}
+	}
+}
+
+// addr returns the node's eth0 address of a family; zero when it has none.
+func (n *Node) addr(v4 bool) netip.Addr {
+	if n.IP.Is4() == v4 {
+		return n.IP
+	}
+	if n.lab.failed(nil) {
+		return netip.Addr{}
+	}
+	link, err := n.nl.LinkByName("eth0")
+	if err != nil {
+		return netip.Addr{}
+	}
+	addrs, _ := n.nl.AddrList(link, familyNumber(v4))
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && !ip.Unmap().IsLinkLocalUnicast() {
+			return ip.Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+func (n *Node) addCNIRules() {
+	f, err := n.firewall()
+	if err != nil {
+		n.try("nftables", err)
+		return
+	}
+	for _, family := range families {
+		for _, b := range []base{natPrerouting, natOutput, natPostrouting} {
+			f.chain(family, b, nftables.ChainPolicyAccept)
+		}
+		// kube-proxy's rule comes before those of the CNI plugin.
+		f.add(family, natPostrouting, rule(marked(masqMark), masquerade()))
+		if n.cfg.ForwardDrop {
+			f.chain(family, filterForward, nftables.ChainPolicyDrop)
+			f.add(family, filterForward, rule(established(), accept()))
+			f.add(family, filterForward, rule(marked(masqMark), accept()))
+			for _, link := range [][2]string{{CNIBridge, "eth0"}, {"eth0", CNIBridge}, {CNIBridge, CNIBridge}} {
+				f.add(family, filterForward, rule(iif(link[0]), oif(link[1]), accept()))
+			}
+		}
+	}
+	for _, s := range n.Subnets {
+		if w, ok := n.masqueradeRule(s); ok {
+			f.add(familyOf(s.Addr()), natPostrouting, w)
+		}
+	}
+	n.try("CNI rules", f.commit())
+}
+
+func (n *Node) masqueradeRule(s netip.Prefix) (words, bool) {
+	multicast := netip.MustParsePrefix("224.0.0.0/4")
+	if s.Addr().Is6() {
+		multicast = netip.MustParsePrefix("ff00::/8")
+	}
+	switch n.cfg.Masquerade {
+	case MasqLeavingNode:
+		return rule(src(s), notDst(s), notDst(multicast), masquerade()), true
+	case MasqLeavingCluster:
+		w := src(s)
+		for _, c := range n.cfg.ClusterCIDRs {
+			if c.Addr().Is4() == s.Addr().Is4() {
+				w = rule(w, notDst(c))
+			}
+		}
+		return rule(w, notDst(multicast), masquerade()), true
+	default:
+		return nil, false
+	}
+}
+
+// String names the node and its address.
+func (n *Node) String() string { return fmt.Sprintf("%s (%s)", n.Name, n.IP) }

@@ -1,0 +1,170 @@
+//go:build linux
+
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+var errSpaceClosed = errors.New("the host is closed")
+
+// space is an OS thread in namespaces of its own, which executes functions one
+// after another. Nothing but this thread, descriptors and child processes holds
+// the namespaces, so they go with the process.
+type space struct {
+	calls chan func()
+	quit  chan struct{}
+	done  chan struct{}
+	netns *os.File
+}
+
+// newSpace starts the thread. dir is an existing directory for the files that
+// are mounted into the new namespace.
+func newSpace(dir string) (*space, error) {
+	s := &space{
+		calls: make(chan func()),
+		quit:  make(chan struct{}),
+		done:  make(chan struct{}),
+	}
+	ready := make(chan error, 1)
+	onOwnThread(func() { s.serve(dir, ready) })
+	if err := <-ready; err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *space) serve(dir string, ready chan<- error) {
+	defer close(s.done)
+	if err := s.enter(dir); err != nil {
+		ready <- err
+		return
+	}
+	ready <- nil
+	for {
+		select {
+		case f := <-s.calls:
+			f()
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+func (s *space) enter(dir string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare network and mount namespace: %w", err)
+	}
+	if err := privateMounts(dir); err != nil {
+		return err
+	}
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	s.netns = f
+	return nil
+}
+
+// do runs f on the thread and waits for it. f must not call do of the same
+// space again.
+func (s *space) do(f func() error) error {
+	err := errors.New("the function did not return") // runtime.Goexit, as by t.FailNow
+	finished := make(chan struct{})
+	call := func() {
+		defer close(finished)
+		err = f()
+	}
+	select {
+	case s.calls <- call:
+	case <-s.done:
+		return errSpaceClosed
+	}
+	<-finished
+	return err
+}
+
+// visit runs f on a thread of its own in the network namespace (not the mount
+// namespace), so that a slow f holds up nobody. Sockets made by f stay in the
+// namespace and can be used from any thread.
+func (s *space) visit(f func() error) error {
+	result := make(chan error, 1)
+	onOwnThread(func() {
+		err := errors.New("the function did not return")
+		defer func() { result <- err }()
+		if err = unix.Setns(int(s.netns.Fd()), unix.CLONE_NEWNET); err != nil {
+			err = fmt.Errorf("enter network namespace: %w", err)
+			return
+		}
+		err = f()
+	})
+	return <-result
+}
+
+// close ends the thread, and with it every child process started on it.
+func (s *space) close() {
+	close(s.quit)
+	<-s.done
+	_ = s.netns.Close()
+}
+
+// onOwnThread runs f in a goroutine whose OS thread ends with it. It is never
+// the first thread of the process: /proc/self shows that one's namespaces, and
+// it cannot end.
+func onOwnThread(f func()) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return // locked, so the runtime ends the thread
+		}
+		defer runtime.UnlockOSThread()
+		locked := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(locked)
+			f()
+		}()
+		<-locked
+	}()
+}
+
+// privateMounts gives the calling thread a /run and a resolv.conf of its own.
+func privateMounts(dir string) error {
+	resolv := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(resolv, nil, 0o644); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	target, err := filepath.EvalSymlinks("/etc/resolv.conf") // before /run hides it
+	if err != nil {
+		target = ""
+	}
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=64m"); err != nil {
+		return fmt.Errorf("mount tmpfs on /run: %w", err)
+	}
+	switch {
+	case target == "": // no resolv.conf to hide
+		return nil
+	case strings.HasPrefix(target, "/run/"):
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(target, nil, 0o644); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mount(resolv, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount a private resolv.conf: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+//go:build linux
+
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Status is what a lab wants to know of GET /v1/status.
+type Status struct {
+	Node           string            `json:"node"`
+	Gateway        string            `json:"gateway"`
+	Role           string            `json:"role"`
+	Datapath       string            `json:"datapath"`
+	PublicKey      string            `json:"publicKey"`
+	OverlayAddress string            `json:"overlayAddress"`
+	MTU            int               `json:"mtu"`
+	Problems       []json.RawMessage `json:"problems"`
+	Peers          []StatusPeer      `json:"peers"`
+}
+
+// StatusPeer is one peer of a Status.
+type StatusPeer struct {
+	Gateway        string   `json:"gateway"`
+	Node           string   `json:"node"`
+	PublicKey      string   `json:"publicKey"`
+	OverlayAddress string   `json:"overlayAddress"`
+	Subnets        []string `json:"subnets"`
+	Path           struct {
+		Kind     string   `json:"kind"`
+		Endpoint string   `json:"endpoint"`
+		Via      []string `json:"via"`
+		Why      string   `json:"why"`
+	} `json:"path"`
+	RTTMillis float64 `json:"rttMillis"`
+	LossRatio float64 `json:"lossRatio"`
+	MTU       int     `json:"mtu"`
+	RxBytes   uint64  `json:"rxBytes"`
+	TxBytes   uint64  `json:"txBytes"`
+}
+
+// Peer returns the peer on a node; nil when there is none.
+func (s *Status) Peer(node string) *StatusPeer {
+	for i := range s.Peers {
+		if s.Peers[i].Node == node {
+			return &s.Peers[i]
+		}
+	}
+	return nil
+}
+
+// Reached makes a function for Agent.WaitStatus: every named peer has a path.
+func Reached(nodes ...string) func(*Status) error {
+	return func(s *Status) error {
+		for _, n := range nodes {
+			p := s.Peer(n)
+			if p == nil {
+				return fmt.Errorf("no peer %s", n)
+			}
+			if p.Path.Kind == "none" || p.Path.Kind == "" {
+				return fmt.Errorf("peer %s has no path: %s", n, p.Path.Why)
+			}
+		}
+		return nil
+	}
+}
