@@ -33,7 +33,7 @@ const nfGroupTables = 7 // NFNLGRP_NFTABLES
 // nothing to do. It blocks until ctx is done and then returns nil. changed is
 // never called twice at the same time.
 func (h *Host) Watch(ctx context.Context, changed func()) error {
-	w := &watcher{device: h.name, wake: make(chan struct{}, 1), failed: make(chan error, 2), mtus: map[int32]uint32{}}
+	w := newWatcher(h.name)
 	if err := w.open(); err != nil {
 		return fmt.Errorf("hostnet: watch: %w", err)
 	}
@@ -62,6 +62,10 @@ type watcher struct {
 	mu    sync.Mutex
 	index int32            // of the device; 0 when there is none
 	mtus  map[int32]uint32 // by link
+}
+
+func newWatcher(device string) *watcher {
+	return &watcher{device: device, wake: make(chan struct{}, 1), failed: make(chan error, 2), mtus: make(map[int32]uint32)}
 }
 
 func (w *watcher) open() error {
