@@ -251,26 +251,22 @@ func TestCacheKeepsRulesApart(t *testing.T) {
 	}
 }
 
-// TestTracerouteHops walks a packet over two gateway nodes and two plain
-// nodes: each gateway counts one hop, the TUN ends leave it to their kernels.
-func TestTracerouteHops(t *testing.T) {
+// TestCacheEndsWithBatch: a verdict under the rules of one origin, or of one
+// configuration, says nothing about the next batch.
+func TestCacheEndsWithBatch(t *testing.T) {
 	w := newWorld(t)
-	b := spec{src: "10.1.1.5", dst: "10.2.0.5", ttl: 2}.udp(nil).build()
-	out := w.send(FromVXLAN, vtepA, b) // the near gateway node
-	b = out[FromWireGuard][0].Data
-	if b[8] != 1 {
-		t.Fatalf("TTL %d after one gateway node, want 1", b[8])
+	p := spec{src: "10.1.0.9", dst: "10.2.0.5"}.udp(nil)
+	for range 8 { // the scratch is most likely the same one
+		w.send(FromNetstack, netip.Addr{}, p.build())
+		if out := w.send(FromVXLAN, netip.Addr{}, p.build()); len(out[FromWireGuard]) != 0 {
+			t.Fatal("a VTEP used the verdict on netstack")
+		}
 	}
-	far := newWorld(t)
 	cfg := gatewayConfig()
-	cfg.Self.Subnets = nil
-	cfg.Routes = []dataplane.Route{
-		{Prefix: netip.MustParsePrefix("10.1.0.0/16"), Via: dataplane.ViaWireGuard},
-		{Prefix: netip.MustParsePrefix("10.2.0.0/16"), Via: dataplane.ViaVXLAN, VTEP: vtepA},
-	}
-	far.apply(t, cfg)
-	out = far.send(FromWireGuard, netip.Addr{}, b)
-	if len(out[FromVXLAN]) != 0 || len(out[FromWireGuard]) != 1 || out[FromWireGuard][0].Data[20] != 11 {
-		t.Fatalf("the far gateway node did not answer: %v", out)
+	cfg.Routes = slices.DeleteFunc(cfg.Routes, func(r dataplane.Route) bool { return r.Via == dataplane.ViaWireGuard })
+	w.send(FromNetstack, netip.Addr{}, p.build())
+	w.apply(t, cfg)
+	if out := w.send(FromNetstack, netip.Addr{}, p.build()); len(out[FromWireGuard]) != 0 {
+		t.Error("a route outlived its table")
 	}
 }

@@ -27,6 +27,7 @@ func TestMSSClamp(t *testing.T) {
 		{"smaller way there", FromWireGuard, netip.Addr{}, spec{src: "10.2.0.5", dst: "10.1.2.5"}, syn, mss(1460), mss(1190)},
 		{"syn v6", FromTUN, netip.Addr{}, spec{src: "fd00:1::5", dst: "fd00:2::5"}, syn, mss(1440), mss(1300)},
 		{"v6 below 1280", FromWireGuard, netip.Addr{}, spec{src: "fd00:2::5", dst: "fd00:1:0:2::5"}, synack, mss(1440), mss(1170)},
+		{"node to the agent", FromVXLAN, vtepB, spec{src: overlayB.String(), dst: overlaySelf.String()}, syn, mss(1440), mss(1170)},
 		{"from the agent", FromNetstack, netip.Addr{}, spec{src: overlaySelf.String(), dst: overlayPeer.String()}, syn, mss(1348), mss(1300)},
 		{"with options", FromTUN, netip.Addr{}, spec{src: "10.1.0.5", dst: "10.2.0.5"}, syn, slices.Concat(timestamps, mss(1460), []byte{3, 3, 7}), slices.Concat(timestamps, mss(1320), []byte{3, 3, 7})},
 		{"odd place", FromTUN, netip.Addr{}, spec{src: "10.1.0.5", dst: "10.2.0.5"}, syn, slices.Concat([]byte{1}, mss(1460)), slices.Concat([]byte{1}, mss(1320))},

@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 	"time"
@@ -77,6 +78,48 @@ func TestNeighboursBounds(t *testing.T) {
 	}
 }
 
+// TestNeighboursAgainstOracle compares with a plain map that is never full, and
+// checks that the two maps inside agree.
+func TestNeighboursAgainstOracle(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(9, 10))
+	type seen struct {
+		vtep netip.Addr
+		at   time.Time
+	}
+	oracle := map[netip.Addr]seen{}
+	var n neighbours
+	now := time.Unix(1000, 0)
+	for range 20_000 {
+		now = now.Add(time.Duration(rnd.IntN(4000)) * time.Millisecond)
+		a := overlayOf(byte(rnd.IntN(neighboursPerVTEP))) // no VTEP ever has too many
+		if rnd.IntN(3) == 0 {
+			v := netip.AddrFrom4([4]byte{10, 0, 0, byte(rnd.IntN(5))})
+			n.learn(a, v, now)
+			oracle[a] = seen{v, now}
+		}
+		got, ok := n.lookup(a, now)
+		want := oracle[a]
+		age := now.Sub(want.at)
+		// An entry in its first half is not written again: it may age up to
+		// half a minute early.
+		if ok && (got != want.vtep || age > neighbourTTL) || !ok && age <= neighbourTTL/2 {
+			t.Fatalf("lookup is %v, %v; %v was seen %v ago", got, ok, want.vtep, age)
+		}
+		listed := 0
+		for v, own := range n.byVTEP {
+			listed += len(own)
+			for _, a := range own {
+				if n.byAddr[a].vtep != v {
+					t.Fatalf("%v is listed under %v but is behind %v", a, v, n.byAddr[a].vtep)
+				}
+			}
+		}
+		if listed != len(n.byAddr) {
+			t.Fatalf("%d addresses listed, %d known", listed, len(n.byAddr))
+		}
+	}
+}
+
 // TestLearnedNeighbour: netstack's answer finds the way back to a plain node
 // whose key nobody told us, and no other origin can use it.
 func TestLearnedNeighbour(t *testing.T) {
@@ -99,8 +142,13 @@ func TestLearnedNeighbour(t *testing.T) {
 		t.Error("a peer reached a plain node's overlay address")
 	}
 
-	// The configuration wins over what was learned.
-	w.send(FromVXLAN, vtepA, spec{src: overlayB.String(), dst: overlaySelf.String()}.echo(128).build())
+	// What the configuration names is not learned, from whomever it comes.
+	for _, v := range []netip.Addr{vtepA, vtepB} {
+		w.send(FromVXLAN, v, spec{src: overlayB.String(), dst: overlaySelf.String()}.echo(128).build())
+	}
+	if _, ok := w.neighbours.lookup(overlayB, w.now); ok {
+		t.Error("learned an address that the configuration names")
+	}
 	if r, _ := w.Lookup(overlayB); r.VTEP != vtepB {
 		t.Errorf("overlay address of B is at %v, want %v", r.VTEP, vtepB)
 	}
