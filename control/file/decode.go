@@ -151,8 +151,12 @@ func (f *fileDecoder) gateway(n *yaml.Node) {
 	o := object{source: f.source(n.Line)}
 	d.gateway(n, &o.gateway)
 	name := o.gateway.Metadata.Name
-	if err := v1beta1.CheckName(name); err != nil && !d.seen["metadata.name"] {
-		d.mistake(d.line("metadata.name", n.Line), "metadata.name", "%v", err)
+	if err := v1beta1.CheckName(name); err != nil {
+		// Without a name there is no object to apply the rest of.
+		if !d.seen["metadata.name"] {
+			d.mistake(d.line("metadata.name", n.Line), "metadata.name", "%v", err)
+		}
+		d.mistakes = append(d.mistakes, d.bad...)
 	}
 	for _, m := range d.mistakes {
 		f.refuse(m.line, m.field, "%s", m.message)
