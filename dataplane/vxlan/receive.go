@@ -14,22 +14,32 @@ const receiveBatch = 128
 
 // receiveLoop runs until the socket is closed.
 func (e *Endpoint) receiveLoop() error {
-	r := receiver{e: e}
-	in := make([]udpbatch.Datagram, receiveBatch)
+	r := newReceiver(e)
 	for {
-		n, err := e.conn.Read(in)
-		if err != nil {
+		if err := r.step(); err != nil {
 			return err
 		}
-		r.take(in[:n], time.Now())
 	}
 }
 
 // receiver is the receive loop's state.
 type receiver struct {
 	e   *Endpoint
+	in  [receiveBatch]udpbatch.Datagram
 	out [receiveBatch]dataplane.Packet
-	n   int
+	n   int // packets in out
+}
+
+func newReceiver(e *Endpoint) *receiver { return &receiver{e: e} }
+
+// step blocks until datagrams come, and handles them.
+func (r *receiver) step() error {
+	n, err := r.e.conn.Read(r.in[:])
+	if err != nil {
+		return err
+	}
+	r.take(r.in[:n], time.Now())
+	return nil
 }
 
 // take sorts a batch of datagrams: packets for the fabric go there in one call.
