@@ -84,8 +84,14 @@ func newSnapshot(cfg dataplane.Config, out Outputs) (*snapshot, error) {
 			_ = s.addRoute(dataplane.Route{Prefix: host, Via: dataplane.ViaNetstack})
 		}
 	}
+	tightest := make(map[netip.Addr]int) // MTU of the routes through a VTEP
+	for _, e := range s.routes.All() {
+		if mtu, ok := tightest[e.vtep]; !ok || e.mtu < mtu {
+			tightest[e.vtep] = e.mtu
+		}
+	}
 	for _, v := range cfg.VTEPs {
-		if err := s.addVTEP(v); err != nil {
+		if err := s.addVTEP(v, tightest); err != nil {
 			errs = append(errs, fmt.Errorf("fabric: vtep %v: %w", v.Addr, err))
 		}
 	}
@@ -135,7 +141,7 @@ func (s *snapshot) addRoute(r dataplane.Route) error {
 
 // addVTEP comes after the routes: the way to the node itself carries as much as
 // the tightest route through it.
-func (s *snapshot) addVTEP(v dataplane.VTEP) error {
+func (s *snapshot) addVTEP(v dataplane.VTEP, tightest map[netip.Addr]int) error {
 	addr := v.Addr.Unmap()
 	if !addr.IsValid() {
 		return errors.New("no address")
@@ -149,10 +155,8 @@ func (s *snapshot) addVTEP(v dataplane.VTEP) error {
 		vtep:  addr,
 		mtu:   s.mtu,
 	}
-	for _, e := range s.routes.All() {
-		if e.vtep == addr {
-			way.mtu = min(way.mtu, e.mtu)
-		}
+	if mtu, ok := tightest[addr]; ok {
+		way.mtu = min(way.mtu, mtu)
 	}
 	way.route.MTU = way.mtu
 	s.vteps[addr] = &vtep{way: way}
