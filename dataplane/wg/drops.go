@@ -16,6 +16,7 @@ const (
 	dropIndex                        // receiver index of no session
 	dropMAC1                         // handshake message not meant for our key
 	dropInitiation                   // initiation that does not decrypt
+	dropResponse                     // response that does not authenticate
 	dropPeer                         // initiation of a key that is no peer
 	dropReplay                       // initiation seen before, or an older one
 	dropFlood                        // initiations of one peer too close together
@@ -33,7 +34,7 @@ const (
 
 func (d drop) String() string {
 	return [dropCount]string{
-		"unknown", "no_receiver", "index", "mac1", "initiation", "peer", "replay", "flood", "source",
+		"unknown", "no_receiver", "index", "mac1", "initiation", "response", "peer", "replay", "flood", "source",
 		"inner", "no_peer", "no_session", "no_path", "no_family", "too_big", "stopped", "handshake_expired",
 	}[d]
 }

@@ -19,7 +19,7 @@ func countedLogs() map[string]drop {
 		"Packet with invalid IP version from %v":                      dropInner,
 		"Received packet with invalid mac1":                           dropMAC1,
 		"Received invalid initiation message from %s":                 dropInitiation,
-		"Received invalid response message from %s":                   dropIndex,
+		"Received invalid response message from %s":                   dropResponse,
 		"%v - ConsumeMessageInitiation: handshake replay @ %v":        dropReplay,
 		"%v - ConsumeMessageInitiation: handshake flood":              dropFlood,
 		"Received message with unknown type":                          dropUnknown,

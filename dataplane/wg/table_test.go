@@ -1,0 +1,120 @@
+package wg
+
+import (
+	"net/netip"
+	"testing"
+
+	"corax/dataplane/key"
+)
+
+func addr(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func TestTablePath(t *testing.T) {
+	tb := newTable()
+	p, q := tb.add(key.Public{1}), tb.add(key.Public{2})
+	if tb.add(key.Public{1}) != p {
+		t.Fatal("a second add makes another peer")
+	}
+	first := newPath(addr("192.0.2.1:1"), netip.Addr{}, 0)
+	tb.setPath(p, first, nil)
+	if tb.at(first.addr) != p {
+		t.Fatal("peer not found by its path")
+	}
+	second := newPath(addr("192.0.2.2:2"), netip.Addr{}, 0)
+	if tb.setPath(p, newPath(addr("192.0.2.3:3"), netip.Addr{}, 0), &second) {
+		t.Error("a path was replaced that is not there")
+	}
+	if !tb.setPath(p, second, &first) || tb.at(first.addr) != nil || tb.at(second.addr) != p {
+		t.Error("path did not move")
+	}
+	// Two peers at one address: the later one counts, and leaves alone.
+	tb.setPath(q, newPath(second.addr, netip.Addr{}, 0), nil)
+	tb.setPath(p, first, nil)
+	if tb.at(second.addr) != q {
+		t.Error("leaving an address took it from the peer that shares it")
+	}
+	tb.remove(p)
+	if tb.at(first.addr) != nil || tb.get(p.key) != nil || p.path.Load() != nil {
+		t.Error("a removed peer is still found")
+	}
+	if tb.setPath(p, first, nil) {
+		t.Error("a removed peer got a path")
+	}
+}
+
+func TestTableIndices(t *testing.T) {
+	tb := newTable()
+	p, q := tb.add(key.Public{1}), tb.add(key.Public{2})
+	for i := range uint32(indicesPerPeer) {
+		tb.note(p, i)
+		tb.note(p, i) // sent again
+	}
+	if got, ok := tb.session(0); !ok || got != p {
+		t.Fatal("the first index is gone too early")
+	}
+	tb.note(p, 1000)
+	if _, ok := tb.session(0); ok {
+		t.Error("indices are not bounded")
+	}
+	if got, _ := tb.session(1000); got != p {
+		t.Error("the newest index is missing")
+	}
+	tb.note(q, 5) // wireguard-go gave p's old index to q
+	tb.remove(p)
+	if got, _ := tb.session(5); got != q {
+		t.Error("removing a peer took an index that is another's now")
+	}
+	tb.note(p, 6)
+	if _, ok := tb.session(6); ok {
+		t.Error("a removed peer got an index")
+	}
+	tb.note(nil, 77)
+	if got, ok := tb.session(77); !ok || got != nil {
+		t.Error("a stranger's session is unknown")
+	}
+	if n := len(tb.byIndex); n != 2 {
+		t.Errorf("%d indices left, want 2", n)
+	}
+}
+
+// TestSourceAfterChoice checks that a path chosen after a packet came in wins
+// over that packet's source.
+func TestSourceAfterChoice(t *testing.T) {
+	tb := newTable()
+	b := &bind{table: tb}
+	p := tb.add(key.Public{1})
+	tb.setPath(p, newPath(addr("192.0.2.1:1"), netip.Addr{}, 0), nil)
+	s := newSource(addr("192.0.2.9:9"), netip.Addr{}, 1, p)
+	if got := s.DstToString(); got != "192.0.2.9:9" {
+		t.Errorf("DstToString = %s", got)
+	}
+	chosen := newPath(addr("192.0.2.2:2"), netip.Addr{}, 0)
+	tb.setPath(p, chosen, nil)
+	b.prove(p, s)
+	if p.path.Load() != chosen {
+		t.Error("an older packet moved the path")
+	}
+	if got := s.DstToString(); got != "192.0.2.2:2" {
+		t.Errorf("DstToString = %s", got)
+	}
+	fresh := newSource(addr("192.0.2.9:9"), netip.MustParseAddr("192.0.2.100"), 2, p)
+	b.prove(p, fresh)
+	if w := p.path.Load(); w.addr != fresh.addr || w.local != fresh.local || w.heard.Load() != 2 {
+		t.Errorf("path is %v", w.addr)
+	}
+	p.ClearSrc()
+	if w := p.path.Load(); w.addr != fresh.addr || w.local.IsValid() || w.heard.Load() != 2 {
+		t.Error("ClearSrc keeps the local address, or loses the path")
+	}
+}
+
+func TestPeerWithoutPath(t *testing.T) {
+	p := newTable().add(key.Public{1})
+	if got := p.DstToString(); got != "0.0.0.0:0" {
+		t.Errorf("DstToString = %q: readers of the user API need ip:port", got)
+	}
+	if p.SrcToString() != "" || p.SrcIP().IsValid() {
+		t.Error("a source address without path")
+	}
+	p.ClearSrc()
+}
