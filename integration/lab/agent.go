@@ -70,7 +70,7 @@ func (h *Host) Agent(cfg AgentConfig) (*Agent, error) {
 	return a, a.Start()
 }
 
-// StateDir, Socket and LogFile are paths in the host's directory.
+// StateDir returns the agent's state directory.
 func (a *Agent) StateDir() string { return filepath.Join(a.Host.dir, "state") }
 
 // Socket returns the path of the agent's local API.
@@ -202,7 +202,11 @@ func (a *Agent) wait(ctx context.Context, what string, f func() error) error {
 		}
 	}()
 	if err := poll(ctx, 50*time.Millisecond, f); err != nil {
-		return fmt.Errorf("lab: agent on %s: wait for %s: %w (log: %s)", a.Host.Name, what, err, a.LogFile())
+		if errors.Is(err, ended) {
+			b, _ := os.ReadFile(a.LogFile())
+			return fmt.Errorf("lab: agent on %s: %w: %s", a.Host.Name, ended, tail(string(b), 1))
+		}
+		return fmt.Errorf("lab: agent on %s: wait for %s: %w", a.Host.Name, what, err)
 	}
 	return nil
 }

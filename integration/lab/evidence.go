@@ -25,8 +25,13 @@ func (l *Lab) saveEvidence(tb testing.TB) {
 		root = filepath.Join(tempRoot(), "corax-lab-failures")
 	}
 	dir := filepath.Join(root, strings.Map(fileRune, tb.Name()))
-	if err := l.Save(dir); err != nil {
-		tb.Log(err)
+	if err := l.Save(dir); err != nil { // another user's, perhaps
+		if dir, err = os.MkdirTemp(tempRoot(), "corax-lab-failure-"); err == nil {
+			err = l.Save(dir)
+		}
+		if err != nil {
+			tb.Log(err)
+		}
 	}
 	tb.Logf("captures, agent logs and host state: %s", dir)
 	for _, a := range l.agents {

@@ -128,12 +128,17 @@ func (h *Host) Visit(f func() error) error {
 // It is nil when the lab has failed.
 func (h *Host) Netlink() *netlink.Handle { return h.nl }
 
-// NFT returns a new nftables connection to the host's namespace.
+// NFT opens an nftables connection in the host's namespace, usable from any
+// goroutine. The caller ends it with CloseLasting.
 func (h *Host) NFT() (*nftables.Conn, error) {
-	if h.space == nil {
-		return nil, fmt.Errorf("lab: host %s: %w", h.Name, errSpaceClosed)
-	}
-	return nftables.New(nftables.WithNetNSFd(int(h.space.netns.Fd())))
+	var c *nftables.Conn
+	// Not WithNetNSFd: it goes back to the first namespace of the process,
+	// which the owner of a user namespace may not enter.
+	err := h.Visit(func() (err error) {
+		c, err = nftables.New(nftables.AsLasting())
+		return err
+	})
+	return c, err
 }
 
 // Sysctl sets a kernel setting of the host, named as below /proc/sys or with dots.
@@ -222,6 +227,28 @@ func (h *Host) AddAddr(link string, addrs ...netip.Prefix) {
 		}
 		h.try("address "+a.String(), h.nl.AddrReplace(l, na))
 	}
+}
+
+// linkAddr returns the first address of a family that a link has, not counting
+// link-local ones; zero when there is none.
+func (h *Host) linkAddr(link string, v4 bool) netip.Addr {
+	if h.lab.failed(nil) {
+		return netip.Addr{}
+	}
+	l, err := h.nl.LinkByName(link)
+	if err != nil {
+		return netip.Addr{}
+	}
+	addrs, err := h.nl.AddrList(l, familyNumber(v4))
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && !ip.Unmap().IsLinkLocalUnicast() {
+			return ip.Unmap()
+		}
+	}
+	return netip.Addr{}
 }
 
 // SetMTU changes the MTU of one link of the host, and not of its other end.

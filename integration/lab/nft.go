@@ -4,6 +4,7 @@ package lab
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -158,7 +159,7 @@ func familyOf(a netip.Addr) nftables.TableFamily {
 	return nftables.TableFamilyIPv6
 }
 
-// firewall adds to a host's rules; commit applies everything at once.
+// firewall adds to a host's rules; commit applies everything at once and ends it.
 type firewall struct{ conn *nftables.Conn }
 
 func (h *Host) firewall() (firewall, error) {
@@ -179,4 +180,4 @@ func (f firewall) add(family nftables.TableFamily, b base, exprs words) {
 	f.conn.AddRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: b.name, Table: t}, Exprs: exprs})
 }
 
-func (f firewall) commit() error { return f.conn.Flush() }
+func (f firewall) commit() error { return errors.Join(f.conn.Flush(), f.conn.CloseLasting()) }

@@ -130,25 +130,12 @@ func RoutePods(nodes ...*Node) {
 	}
 }
 
-// addr returns the node's eth0 address of a family; zero when it has none.
+// addr returns the node's address of a family; zero when it has none.
 func (n *Node) addr(v4 bool) netip.Addr {
 	if n.IP.Is4() == v4 {
 		return n.IP
 	}
-	if n.lab.failed(nil) {
-		return netip.Addr{}
-	}
-	link, err := n.nl.LinkByName("eth0")
-	if err != nil {
-		return netip.Addr{}
-	}
-	addrs, _ := n.nl.AddrList(link, familyNumber(v4))
-	for _, a := range addrs {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok && !ip.Unmap().IsLinkLocalUnicast() {
-			return ip.Unmap()
-		}
-	}
-	return netip.Addr{}
+	return n.linkAddr("eth0", v4)
 }
 
 func (n *Node) addCNIRules() {

@@ -49,9 +49,6 @@ func Reexec() (code int, done bool, err error) {
 	if os.Getenv(insideEnv) != "" || !errors.Is(reason, unix.EPERM) {
 		return 0, false, reason
 	}
-	if err := openTUN(); err != nil {
-		return 0, false, err // a user namespace does not change who owns the file
-	}
 	return runInside()
 }
 
@@ -60,10 +57,14 @@ func Reexec() (code int, done bool, err error) {
 func Usable() error {
 	result := make(chan error, 1)
 	onOwnThread(func() { result <- unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS) })
-	if err := <-result; err != nil {
+	err := <-result
+	if tunErr := openTUN(); tunErr != nil {
+		return tunErr // root helps with both; a user namespace not with this
+	}
+	if err != nil {
 		return fmt.Errorf("lab: network namespaces need root or user namespaces: %w", err)
 	}
-	return openTUN()
+	return nil
 }
 
 func openTUN() error {

@@ -158,6 +158,7 @@ func (h *Host) nftLines() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() { _ = c.CloseLasting() }()
 	tables, err := c.ListTables()
 	if err != nil {
 		return nil, err

@@ -4,12 +4,12 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Options vary the standard topology. The zero value is the one in the package
@@ -269,13 +269,11 @@ func (t *Topology) Start(ctx context.Context, args ...string) error {
 			return err
 		}
 	}
-	errs := make([]error, len(agents))
-	var wg sync.WaitGroup
-	for i, a := range agents {
-		wg.Go(func() { errs[i] = a.WaitReady(ctx) })
+	group, ctx := errgroup.WithContext(ctx)
+	for _, a := range agents {
+		group.Go(func() error { return a.WaitReady(ctx) })
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return group.Wait()
 }
 
 // prefixes parses constants.
