@@ -53,7 +53,9 @@ func (c *rtnl) syncDevice(l netlink.Link, mtu int) (changes int, problems []Prob
 	errs := []error{err}
 	a := l.Attrs()
 	if mtu != 0 && a.MTU != mtu {
-		if err := c.LinkSetMTU(l, mtu); err != nil {
+		if err := checkTUNMTU(mtu); err != nil {
+			errs = append(errs, err)
+		} else if err := c.LinkSetMTU(l, mtu); err != nil {
 			errs = append(errs, fmt.Errorf("set MTU of %s to %d: %w", a.Name, mtu, err))
 		} else {
 			changes++
@@ -107,6 +109,12 @@ func (c *rtnl) syncConf(l netlink.Link) (changes int, problems []Problem, err er
 			"the reverse path filter of " + a.Name + " is not loose: packets of other domains may be dropped", "sysctl -w net.ipv4.conf." + a.Name + ".rp_filter=2"})
 	}
 	return changes, problems, nil
+}
+
+// hasIPv6 reports whether the device can carry IPv6.
+func (c *rtnl) hasIPv6(l netlink.Link) bool {
+	conf, err := c.deviceConf(l.Attrs().Index)
+	return err == nil && conf.v6 && readSysctl("net/ipv6/conf", l.Attrs().Name, "disable_ipv6") != "1"
 }
 
 // setConf sets the IPv4 settings of a device over netlink: in a container

@@ -95,7 +95,7 @@ func syncForward(c *nftables.Conn, device string) (changes int, problems []Probl
 		n, err := syncChain(c, f, device, f.drops())
 		changes += n
 		switch {
-		case err != nil:
+		case err != nil && f.drops():
 			problems = append(problems, blocked(f, device, fmt.Sprintf("drops forwarded packets, and refused our rules (%v)", err)))
 		case !f.drops() && endsInDrop(f.rules) && !mentions(f.rules, device):
 			problems = append(problems, blocked(f, device, "ends in a rule that drops or rejects"))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -205,16 +206,15 @@ func (a *applying) run(ctx context.Context) error {
 			return err
 		}
 	}
-	index := 0
 	if link != nil {
-		index = link.Attrs().Index
 		n, problems, err := a.syncDevice(link, a.state.MTU)
 		a.did(n, err)
 		a.problem(problems...)
 	}
 	src, err := a.chooseSources()
 	a.did(0, err)
-	a.did(a.syncRoutes(ctx, wantRoutes(a.routable(), index, a.state.MTU, src)))
+	routes := a.routable()
+	a.did(a.syncRoutes(ctx, wantRoutes(routes, a.links(link, routes), a.state.MTU, src)))
 	a.did(a.syncRules(true))
 	if link != nil {
 		a.applyNFT(src)
@@ -228,6 +228,22 @@ func (a *applying) run(ctx context.Context) error {
 		a.log.Info("host changed", "changes", a.changes, "routes", len(a.state.Routes))
 	}
 	return errors.Join(a.errs...)
+}
+
+// links returns the device's index by family; zero where it cannot carry it.
+func (a *applying) links(link netlink.Link, routes []dataplane.HostRoute) (out [2]int) {
+	if link == nil {
+		return out
+	}
+	l := link.Attrs()
+	out = [2]int{l.Index, l.Index}
+	need6 := slices.ContainsFunc(routes, func(r dataplane.HostRoute) bool { return r.Prefix.Addr().Is6() })
+	if need6 && !a.hasIPv6(link) {
+		out[1] = 0
+		a.problem(Problem{"ip6_disabled", "IPv6 is disabled on " + l.Name + ": IPv6 subnets of other domains cannot be reached",
+			"sysctl -w net.ipv6.conf." + l.Name + ".disable_ipv6=0"})
+	}
+	return out
 }
 
 // installed reports whether our rule is there: an agent with a device ran here.

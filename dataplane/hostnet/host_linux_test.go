@@ -347,6 +347,9 @@ func TestProblems(t *testing.T) {
 		{name: "forwarding off without own IPv6 pods",
 			before: func(t *testing.T) { setSysctl(t, "0", "net/ipv6/conf/all/forwarding") },
 			state:  func(s *State) { s.Subnets = s.Subnets[:1] }},
+		{name: "IPv6 off on the device",
+			before: func(t *testing.T) { setSysctl(t, "1", "net/ipv6/conf/corax0/disable_ipv6") },
+			want:   []string{"ip6_disabled"}, mend: "sysctl -w net.ipv6.conf.corax0.disable_ipv6=0"},
 		{name: "no host source",
 			state: func(s *State) { s.Subnets = prefixes("10.66.0.0/24") },
 			want:  []string{"host_source"}},
@@ -430,6 +433,44 @@ func TestForeignRouteInOurTable(t *testing.T) {
 	}
 	must(t, h.Close())
 	must(t, netlink.RouteDel(foreign))
+}
+
+// A container may have no other way to set the device up than netlink.
+func TestDeviceSettingsByNetlink(t *testing.T) {
+	newHostNS(t)
+	addTUN(t, "corax0")
+	setSysctl(t, "1", "net/ipv4/conf/corax0/rp_filter")
+	setSysctl(t, "0", "net/ipv4/conf/corax0/forwarding")
+	c, err := openRtnl()
+	must(t, err)
+	defer c.close()
+	must(t, c.setConf(index(t, "corax0")))
+	for name, want := range map[string]string{"rp_filter": "2", "forwarding": "1"} {
+		if got := readSysctl("net/ipv4/conf/corax0", name); got != want {
+			t.Errorf("%s = %s, want %s", name, got, want)
+		}
+	}
+}
+
+func TestProbe(t *testing.T) {
+	newHostNS(t)
+	if got := Probe(); len(got) != 0 {
+		t.Errorf("problems %v on a host that is right", got)
+	}
+	setSysctl(t, "0", "net/ipv4/ip_forward")
+	setSysctl(t, "0", "net/ipv6/conf/all/forwarding")
+	if got := Probe(); len(got) != 2 {
+		t.Errorf("problems %v, want two", got)
+	}
+}
+
+func TestCancelledApply(t *testing.T) {
+	newHostNS(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := newHost(t, Config{}).Apply(ctx, testState()); !errors.Is(err, context.Canceled) {
+		t.Errorf("Apply: %v, want context.Canceled", err)
+	}
 }
 
 func TestHostSourceFollowsTheBridge(t *testing.T) {

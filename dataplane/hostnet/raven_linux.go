@@ -56,6 +56,9 @@ func findRaven(c *rtnl) (found ravenState, err error) {
 		}
 	}
 	rules, err := dump(func() ([]netlink.Rule, error) { return c.RuleList(unix.AF_INET) })
+	if noFamily(err) {
+		return found, nil // no policy routing, no Raven
+	}
 	if err != nil {
 		return found, fmt.Errorf("list rules: %w", err)
 	}

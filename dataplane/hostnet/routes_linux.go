@@ -46,13 +46,14 @@ const metric6 = 1024
 // rtaNextHopID is RTA_NH_ID of linux/rtnetlink.h.
 const rtaNextHopID = 30
 
-// wantRoutes returns the content of our table. With link 0, which no link has,
-// it holds the unreachable routes only.
-func wantRoutes(routes []dataplane.HostRoute, link, mtu int, src [2]source) map[routeKey]routeAttrs {
+// wantRoutes returns the content of our table, given the device's index by
+// family. With link 0, which no link has, it holds the unreachable routes only.
+func wantRoutes(routes []dataplane.HostRoute, links [2]int, mtu int, src [2]source) map[routeKey]routeAttrs {
 	want := make(map[routeKey]routeAttrs, 2*len(routes))
 	for _, r := range routes {
 		p := r.Prefix.Masked()
 		want[routeKey{p, UnreachableMetric}] = routeAttrs{unreachable: true}
+		link := links[familyIndex(p.Addr())]
 		if link == 0 {
 			continue
 		}
@@ -190,6 +191,9 @@ func (c *rtnl) syncRoutes(ctx context.Context, want map[routeKey]routeAttrs) (ch
 	}
 	var errs []error
 	change := func(what string, r tableRoute, e error) {
+		if r.prefix.Addr().Is6() && noFamily(e) {
+			return // a problem names it
+		}
 		if e != nil && !errors.Is(e, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("%s route %v metric %d: %w", what, r.prefix, r.metric, e))
 			return

@@ -52,7 +52,11 @@ func (c *rtnl) ourRules(family int) ([]netlink.Rule, error) {
 	return ours, nil
 }
 
+// errNoRules says that the kernel cannot route by rule.
+var errNoRules = errors.New("the kernel has no policy routing (CONFIG_IP_MULTIPLE_TABLES)")
+
 // syncRules makes sure that each family has exactly one rule of ours, or none.
+// A kernel without IPv6 does not need one.
 func (c *rtnl) syncRules(present bool) (changes int, err error) {
 	var errs []error
 	for _, family := range families {
@@ -80,6 +84,8 @@ func (c *rtnl) syncRules(present bool) (changes int, err error) {
 		switch err := c.RuleAdd(wantRule(family)); {
 		case err == nil:
 			changes++
+		case noFamily(err) && family == unix.AF_INET:
+			errs = append(errs, errNoRules)
 		case !noFamily(err):
 			errs = append(errs, fmt.Errorf("add rule %d lookup %d: %w", RulePriority, Table, err))
 		}

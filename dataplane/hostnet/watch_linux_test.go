@@ -101,7 +101,7 @@ func TestWatch(t *testing.T) {
 		s.do()
 		wait := 5 * time.Second
 		if !s.want {
-			wait = 3 * watchQuiet
+			wait = 2 * watchQuiet
 		}
 		select {
 		case <-calls:
@@ -122,7 +122,7 @@ func drain(calls <-chan struct{}) {
 	for {
 		select {
 		case <-calls:
-		case <-time.After(3 * watchQuiet):
+		case <-time.After(2 * watchQuiet):
 			return
 		}
 	}
@@ -154,7 +154,7 @@ func TestWatchJoinsBursts(t *testing.T) {
 		case <-calls:
 			more++
 			continue
-		case <-time.After(3 * watchQuiet):
+		case <-time.After(2 * watchQuiet):
 		}
 		break
 	}
