@@ -3,10 +3,12 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -134,7 +136,27 @@ func plug(nl *netlink.Handle, bridge, port string, mtu int, h *Host, link string
 	if err := h.nl.LinkSetMTU(peer, mtu); err != nil {
 		return err
 	}
-	return h.nl.LinkSetUp(peer)
+	if err := h.nl.LinkSetUp(peer); err != nil {
+		return err
+	}
+	if err := waitUp(nl, port); err != nil {
+		return err
+	}
+	return waitUp(h.nl, link)
+}
+
+// waitUp waits until the kernel has noticed, in the background, that a link has
+// a carrier: before that it drops what is sent, and a bridge forwards nothing.
+func waitUp(nl *netlink.Handle, name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return poll(ctx, time.Millisecond, func() error {
+		link, err := nl.LinkByName(name)
+		if err == nil && link.Attrs().OperState != netlink.OperUp {
+			err = fmt.Errorf("link %s is %s", name, link.Attrs().OperState)
+		}
+		return err
+	})
 }
 
 // ipNet converts a prefix, keeping the host bits out.
