@@ -17,8 +17,7 @@ import (
 
 // Limits of one file.
 const (
-	// MaxSize is the largest file that is read, in bytes. A parsed file takes
-	// some thirty times its size for a moment.
+	// MaxSize is the largest file that is read, in bytes.
 	MaxSize = 4 << 20
 	// MaxObjects is the largest number of Gateways in one file.
 	MaxObjects = 4096
