@@ -1,0 +1,82 @@
+package netstack
+
+import (
+	"corax/dataplane"
+	"corax/dataplane/internal/offload"
+)
+
+const (
+	outputBatch = 128
+	// outputArena holds the packets that one batch cuts out of super-packets.
+	outputArena = 128 << 10
+)
+
+// output empties the queue of a link into a Sender. It belongs to Run.
+type output struct {
+	s     *Stack
+	spare queue
+	arena []byte
+	cut   int // used part of arena
+	batch []dataplane.Packet
+	split offload.Splitter
+}
+
+func newOutput(s *Stack) *output {
+	return &output{s: s, batch: make([]dataplane.Packet, 0, outputBatch)}
+}
+
+// drain sends everything that is queued, and what is queued meanwhile.
+func (o *output) drain() {
+	for {
+		q := o.s.link.take(o.spare)
+		for _, it := range q.items {
+			o.add(it.header, q.bytes[it.from:it.to:it.to])
+		}
+		o.flush()
+		o.spare = q
+		if len(q.items) == 0 {
+			return
+		}
+	}
+}
+
+func (o *output) add(h offload.Header, p []byte) {
+	if !h.Super() {
+		if offload.Complete(h, p) != nil {
+			o.s.count.malformed.Add(1)
+			return
+		}
+		o.push(p)
+		return
+	}
+	if o.split.Reset(h, p) != nil {
+		o.s.count.malformed.Add(1)
+		return
+	}
+	if o.arena == nil {
+		o.arena = make([]byte, outputArena)
+	}
+	for size := o.split.Size(); size > 0; size = o.split.Size() {
+		if len(o.arena)-o.cut < size {
+			o.flush()
+		}
+		p := o.split.Next(o.arena[o.cut:])
+		o.cut += size
+		o.push(p)
+	}
+}
+
+func (o *output) push(p []byte) {
+	o.batch = append(o.batch, dataplane.Packet{Data: p})
+	if len(o.batch) == outputBatch {
+		o.flush()
+	}
+}
+
+func (o *output) flush() {
+	if len(o.batch) > 0 {
+		o.s.count.tx.Add(uint64(len(o.batch)))
+		o.s.send.Send(o.batch)
+	}
+	o.batch, o.cut = o.batch[:0], 0
+}

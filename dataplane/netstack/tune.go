@@ -1,0 +1,37 @@
+package netstack
+
+import (
+	"fmt"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// Bounds of a connection's buffers in bytes. They are limits, not reserved
+// memory, and gVisor moves between them as the round trip asks for.
+const (
+	bufferMin     = 4 << 10
+	bufferDefault = 256 << 10
+	bufferMax     = 4 << 20
+)
+
+// tuneTCP sets what differs from gVisor's own choice.
+func tuneTCP(s *stack.Stack) error {
+	sack := tcpip.TCPSACKEnabled(true)
+	// RACK costs throughput instead of giving it: google/gvisor#9707.
+	recovery := tcpip.TCPRecovery(0)
+	// CUBIC's window overflows: google/gvisor#11632.
+	reno := tcpip.CongestionControlOption("reno")
+	moderate := tcpip.TCPModerateReceiveBufferOption(true)
+	for _, o := range []tcpip.SettableTransportProtocolOption{
+		&sack, &recovery, &reno, &moderate,
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
+	} {
+		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return fmt.Errorf("set TCP option %T: %s", o, err)
+		}
+	}
+	return nil
+}
