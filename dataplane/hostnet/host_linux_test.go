@@ -111,7 +111,8 @@ func countWrites(t *testing.T) func() int {
 		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
 	must(t, err)
 	t.Cleanup(s.Close)
-	must(t, s.SetReceiveTimeout(&unix.Timeval{Usec: 1})) // events are queued before the write returns
+	// Events are queued before the write returns, so this is only the end.
+	must(t, s.SetReceiveTimeout(&unix.Timeval{Usec: 50_000}))
 	return func() (n int) {
 		for {
 			msgs, _, err := s.Receive()
