@@ -79,7 +79,8 @@ type Device struct {
 	mu    sync.Mutex // guards what follows; held while the device changes
 	ran   bool       // Run or Close was called
 	peers []dataplane.Peer
-	dirty bool // the device may differ from peers
+	dirty bool         // the device may differ from peers
+	greet []key.Public // to shake hands with when Run starts
 }
 
 // New opens the sockets, so that a taken port is an error here. It starts
@@ -165,6 +166,10 @@ func (d *Device) start() (*device.Device, error) {
 	if err := d.applyLocked(dev, nil, d.peers); err != nil {
 		d.log.Warn("peers not applied", "err", err)
 	}
+	for _, k := range d.greet {
+		d.handshake(dev, k)
+	}
+	d.greet = nil
 	return dev, nil
 }
 
@@ -207,12 +212,19 @@ func (d *Device) Counters() []dataplane.Counter { return d.bind.counters() }
 
 // Handshake makes wireguard-go start a handshake with a peer now, unless it
 // started one in the last five seconds. Without a path the message waits as
-// long for one. Unknown peers are ignored.
+// long for one. Before Run it is noted and done when Run starts. Unknown peers
+// are ignored.
 func (d *Device) Handshake(k key.Public) {
-	dev := d.dev.Load()
-	if dev == nil {
-		return
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if dev := d.dev.Load(); dev != nil {
+		d.handshake(dev, k)
+	} else if !d.ran {
+		d.greet = append(d.greet, k)
 	}
+}
+
+func (d *Device) handshake(dev *device.Device, k key.Public) {
 	p := dev.LookupPeer(device.NoisePublicKey(k))
 	if p == nil {
 		return

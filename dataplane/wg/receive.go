@@ -34,6 +34,7 @@ type answer struct {
 	ep    conn.Endpoint // nil: there is no such session
 	peer  *peer
 	path  *path // set when ep is the peer itself
+	at    int64 // the arrival noted last
 }
 
 func newReceiver(b *bind, c *udpbatch.Conn, closed <-chan struct{}) *receiver {
@@ -127,11 +128,14 @@ func (r *receiver) data(g *udpbatch.Datagram) conn.Endpoint {
 		r.b.drops.add(dropIndex, 1)
 		return nil
 	}
-	if a.peer != nil {
-		a.peer.heard.Store(r.now)
-	}
-	if a.path != nil {
-		a.path.heard.Store(r.now)
+	if a.at != r.now { // once per batch and run: an atomic store costs more than the rest
+		a.at = r.now
+		if a.peer != nil {
+			a.peer.heard.Store(r.now)
+		}
+		if a.path != nil {
+			a.path.heard.Store(r.now)
+		}
 	}
 	return a.ep
 }

@@ -1,0 +1,208 @@
+package wg
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+
+	"golang.zx2c4.com/wireguard/conn"
+
+	"corax/dataplane"
+	"corax/dataplane/internal/udpbatch"
+	"corax/dataplane/key"
+)
+
+// newTestReceiver returns a receiver that knows n peers, each with a session
+// and a path, and a data message over the path of each.
+func newTestReceiver(n int) (*receiver, []*udpbatch.Datagram) {
+	b := &bind{table: newTable(), drops: new(drops), in: newWindow(), gate: newGate()}
+	r := newReceiver(b, nil, nil)
+	local := netip.MustParseAddr("192.0.2.200")
+	var grams []*udpbatch.Datagram
+	for i := range n {
+		p := b.table.add(key.Public{byte(i), byte(i >> 8), 1})
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 4500)
+		b.table.setPath(p, newPath(from, local, 0), nil)
+		b.table.note(p, uint32(i+1))
+		m := message(1452, 4)
+		binary.LittleEndian.PutUint32(m[offReceiver:], uint32(i+1))
+		grams = append(grams, &udpbatch.Datagram{Data: m, From: from, Local: local})
+	}
+	return r, grams
+}
+
+func TestEndpointLookup(t *testing.T) {
+	r, grams := newTestReceiver(3)
+	for i, g := range grams {
+		p, _ := r.b.table.session(uint32(i + 1))
+		r.now = int64(i + 1)
+		for range 2 { // the second answer is the kept one
+			if ep := r.endpoint(g); ep != conn.Endpoint(p) {
+				t.Fatalf("endpoint %v, want the peer itself", ep)
+			}
+		}
+		if p.heard.Load() != r.now || p.path.Load().heard.Load() != r.now {
+			t.Error("the arrival was not noted")
+		}
+	}
+
+	// From elsewhere: one source for all, and the path hears nothing.
+	g := *grams[0]
+	p, _ := r.b.table.session(1)
+	g.From = addr("203.0.113.1:9")
+	r.now = 100
+	s, ok := r.endpoint(&g).(*source)
+	if !ok || s.addr != g.From || s.DstToString() != "203.0.113.1:9" || s.peer.Load() != p {
+		t.Fatalf("source %+v", s)
+	}
+	r.endpoint(grams[1])
+	if again := r.endpoint(&g); again != conn.Endpoint(s) {
+		t.Error("another source for the same address")
+	}
+	if p.path.Load().heard.Load() == 100 {
+		t.Error("the path counts what came from elsewhere")
+	}
+
+	// The kept answer does not outlive a change of path or session.
+	r.endpoint(grams[1])
+	q, _ := r.b.table.session(2)
+	r.b.table.setPath(q, newPath(addr("203.0.113.2:9"), netip.Addr{}, 0), nil)
+	if _, ok := r.endpoint(grams[1]).(*source); !ok {
+		t.Error("the old path still counts as proven")
+	}
+	r.b.table.remove(q)
+	if ep := r.endpoint(grams[1]); ep != nil {
+		t.Error("a removed peer still has its session")
+	}
+}
+
+func TestReceiveAllocs(t *testing.T) {
+	r, grams := newTestReceiver(2)
+	elsewhere := *grams[0]
+	elsewhere.From = addr("203.0.113.1:9")
+	r.endpoint(&elsewhere)
+	for name, mix := range map[string][]*udpbatch.Datagram{
+		"one peer": grams[:1], "two peers": grams, "elsewhere": {&elsewhere, grams[1]},
+	} {
+		if n := testing.AllocsPerRun(200, func() {
+			for _, g := range mix {
+				r.endpoint(g)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+func TestSendAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	a := newNode(t, "10.0.0.1")
+	to := localAddr(rawSocket(t))
+	p := a.table.add(key.Public{1})
+	a.table.setPath(p, newPath(to, netip.Addr{}, 0), nil)
+	used := newSource(to, netip.Addr{}, 0, p)
+	bufs := [][]byte{message(1452, 4), message(1452, 4), message(700, 4)}
+	for _, ep := range []conn.Endpoint{p, used} {
+		send := func() {
+			if err := a.bind.Send(bufs, ep); err != nil {
+				t.Fatal(err)
+			}
+		}
+		send()
+		if n := testing.AllocsPerRun(200, send); n != 0 {
+			t.Errorf("%T: %v allocations", ep, n)
+		}
+	}
+}
+
+func BenchmarkClassify(b *testing.B) {
+	m := message(1452, 4)
+	for b.Loop() {
+		Classify(m)
+	}
+}
+
+func BenchmarkEndpoint(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		peers int
+	}{{"run of one peer", 1}, {"1000 peers in turn", 1000}} {
+		b.Run(c.name, func(b *testing.B) {
+			r, grams := newTestReceiver(c.peers)
+			i := 0
+			for b.Loop() {
+				r.endpoint(grams[i])
+				if i++; i == len(grams) {
+					i = 0
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkOpenInitiation(b *testing.B) {
+	us := newKey(b)
+	o := newOpener(us)
+	m := initiation(b, newKey(b), us.Public(), 1)
+	for b.Loop() {
+		o.static(m)
+	}
+}
+
+// BenchmarkPair is the whole way: link, wireguard-go, two sockets, and back.
+// Packets that the receiving kernel drops are sent again by nobody, so only
+// what arrives counts.
+func BenchmarkPair(b *testing.B) {
+	arrived := make(chan int, 1<<16)
+	recv := dataplane.SenderFunc(func(batch []dataplane.Packet) { arrived <- len(batch) })
+	from, to := newBenchDevice(b, discard()), newBenchDevice(b, recv)
+	peers := func(d, other *Device, ip netip.Addr, at netip.AddrPort) {
+		err := d.SetPeers([]dataplane.Peer{{
+			PublicKey: other.self, AllowedIPs: []netip.Prefix{netip.PrefixFrom(ip, 32)}, Endpoint: at,
+		}})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	peers(to, from, inner1, netip.AddrPort{})
+	peers(from, to, inner2, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), to.Port()))
+	var batch []dataplane.Packet
+	for i := range uint32(32) {
+		batch = append(batch, dataplane.Packet{Data: packet(inner1, inner2, dataplane.DefaultMTU, i)})
+	}
+	from.Send(batch[:1])
+	<-arrived
+	b.SetBytes(int64(len(batch) * dataplane.DefaultMTU))
+	b.ReportAllocs()
+	for b.Loop() {
+		from.Send(batch)
+		for n := 0; n < len(batch); {
+			n += <-arrived
+		}
+	}
+}
+
+func newBenchDevice(b *testing.B, recv dataplane.Sender) *Device {
+	b.Helper()
+	d, err := New(Config{PrivateKey: newKey(b), MTU: dataplane.DefaultMTU, Receive: recv})
+	if err != nil {
+		b.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.Run(b.Context()) }()
+	b.Cleanup(func() {
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	})
+	for !d.link.open.Load() {
+		select {
+		case err := <-done:
+			b.Fatal(err)
+		default:
+		}
+	}
+	return d
+}
