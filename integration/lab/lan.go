@@ -120,10 +120,13 @@ func plug(nl *netlink.Handle, bridge, port string, mtu int, h *Host, link string
 		LinkAttrs: netlink.LinkAttrs{
 			Name: port, Index: int(h.lab.ports.Add(1)) + firstPort, MTU: mtu, MasterIndex: br.Attrs().Index,
 		},
-		PeerName:      link,
-		PeerNamespace: netlink.NsFd(int(h.space.netns.Fd())),
+		PeerName: link,
 	}
-	if err := nl.LinkAdd(veth); err != nil {
+	err = h.space.withNetns(func(fd int) error {
+		veth.PeerNamespace = netlink.NsFd(fd)
+		return nl.LinkAdd(veth)
+	})
+	if err != nil {
 		return fmt.Errorf("add veth %s: %w", port, err)
 	}
 	if err := nl.LinkSetUp(veth); err != nil {

@@ -9,11 +9,15 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-var errSpaceClosed = errors.New("the host is closed")
+var (
+	errSpaceClosed = errors.New("the host is closed")
+	errNotReturned = errors.New("the function did not return") // runtime.Goexit, as by t.FailNow
+)
 
 // space is an OS thread in namespaces of its own, which executes functions one
 // after another. Nothing but this thread, descriptors and child processes holds
@@ -22,7 +26,9 @@ type space struct {
 	calls chan func()
 	quit  chan struct{}
 	done  chan struct{}
-	netns *os.File
+
+	mu    sync.RWMutex
+	netns *os.File // nil when closed
 }
 
 // newSpace starts the thread. dir is an existing directory for the files that
@@ -76,7 +82,7 @@ func (s *space) enter(dir string) error {
 // do runs f on the thread and waits for it. f must not call do of the same
 // space again.
 func (s *space) do(f func() error) error {
-	err := errors.New("the function did not return") // runtime.Goexit, as by t.FailNow
+	err := errNotReturned
 	finished := make(chan struct{})
 	call := func() {
 		defer close(finished)
@@ -97,22 +103,51 @@ func (s *space) do(f func() error) error {
 func (s *space) visit(f func() error) error {
 	result := make(chan error, 1)
 	onOwnThread(func() {
-		err := errors.New("the function did not return")
-		defer func() { result <- err }()
-		if err = unix.Setns(int(s.netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			err = fmt.Errorf("enter network namespace: %w", err)
-			return
+		err := s.join()
+		returned := false
+		defer func() {
+			if !returned {
+				err = errNotReturned
+			}
+			result <- err
+		}()
+		if err == nil {
+			err = f()
 		}
-		err = f()
+		returned = true
 	})
 	return <-result
+}
+
+// join moves the calling thread into the network namespace.
+func (s *space) join() error {
+	return s.withNetns(func(fd int) error {
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return nil
+	})
+}
+
+// withNetns calls f with the descriptor of the network namespace, which stays
+// open meanwhile.
+func (s *space) withNetns(f func(fd int) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.netns == nil {
+		return errSpaceClosed
+	}
+	return f(int(s.netns.Fd()))
 }
 
 // close ends the thread, and with it every child process started on it.
 func (s *space) close() {
 	close(s.quit)
 	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	_ = s.netns.Close()
+	s.netns = nil
 }
 
 // onOwnThread runs f in a goroutine whose OS thread ends with it. It is never
