@@ -2,10 +2,272 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"corax/control"
+	"corax/control/file"
+	"corax/dataplane"
+	"corax/dataplane/fabric"
+	"corax/dataplane/hostnet"
+	"corax/dataplane/key"
+	"corax/dataplane/netstack"
+	"corax/dataplane/vxlan"
+	"corax/dataplane/wg"
 )
 
+// agent is one running agent: the parts that live as long as it does, and the
+// control loop, which owns everything that comes and goes with the plan. This
+// file builds it; it is the only one that sees every room.
+type agent struct {
+	cfg     agentConfig
+	log     *slog.Logger
+	private key.Private
+	public  key.Public
+	started time.Time
+
+	datapath       datapath // tun or netstack: what was chosen
+	datapathReason string
+
+	fabric *fabric.Fabric
+	vxlan  *vxlan.Endpoint
+	stack  *netstack.Stack
+	tun    *hostnet.TUN  // nil without a TUN
+	host   *hostnet.Host // nil without a TUN
+
+	resolver *resolver
+	live     *liveness
+	traffic  traffic
+	inbox    inbox
+	loop     loop
+
+	// view is what the control loop shows to everybody else.
+	view atomic.Pointer[view]
+}
+
+// runAgent runs the agent until ctx ends. It returns nil when it was stopped in
+// order, and then the host is as it was before.
 func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
-	return errors.New("not in this build")
+	setWidth()
+	private, created, err := key.LoadOrCreate(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	a := &agent{
+		cfg:     cfg,
+		log:     log,
+		private: private,
+		public:  private.Public(),
+		started: time.Now(),
+		inbox:   newInbox(),
+		fabric:  fabric.New(fabric.Config{Log: log}),
+	}
+	log.Info("agent starts", "version", versionText(), "node", cfg.NodeName, "publicKey", a.public, "overlay", a.public.Overlay(), "newKey", created)
+	a.view.Store(&view{})
+
+	if err := a.buildSegment(); err != nil {
+		return err
+	}
+	defer a.vxlan.Close()
+	if err := a.buildHost(); err != nil {
+		return err
+	}
+	defer a.closeHost()
+	a.resolver = newResolver(a.inbox.poke)
+	a.live = newLiveness(a.pingOnce, a.targets)
+	a.loop = newLoop(cfg.StateDir, log)
+	source, err := file.New(file.Config{Dir: cfg.Gateways, Log: log, Update: a.inbox.put})
+	if err != nil {
+		return err
+	}
+	api, err := newLocal(cfg, agentAPI{Status: a.status, Ping: a.pingTarget, Ready: a.ready, Counters: a.counters}, log)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.vxlan.Run(ctx) })
+	g.Go(func() error { return a.stack.Run(ctx) })
+	if a.tun != nil {
+		g.Go(func() error { return a.tun.Run(ctx) })
+		g.Go(func() error { return a.host.Watch(ctx, a.inbox.poke) })
+	}
+	g.Go(func() error { return a.resolver.Run(ctx) })
+	g.Go(func() error { return a.live.Run(ctx) })
+	g.Go(func() error { return source.Run(ctx) })
+	g.Go(func() error { return api.Run(ctx) })
+	g.Go(func() error { return a.control(ctx) })
+	err = g.Wait()
+	log.Info("agent stops", "err", err)
+	return err
+}
+
+// buildSegment opens the VXLAN endpoint and the stack that sits on its segment.
+func (a *agent) buildSegment() error {
+	var err error
+	a.vxlan, err = vxlan.New(vxlan.Config{
+		Log:     a.log,
+		Addr:    a.cfg.NodeIP,
+		Port:    a.cfg.VXLANPort,
+		VNI:     vxlan.VNI(a.cfg.VNI),
+		Overlay: a.public.Overlay(),
+		Receive: a.fabric.From(fabric.FromVXLAN),
+	})
+	if err != nil {
+		return err
+	}
+	a.stack, err = netstack.New(netstack.Config{
+		Log:         a.log,
+		Overlay:     a.public.Overlay(),
+		MTU:         dataplane.PathMTU,
+		Send:        a.fabric.From(fabric.FromNetstack),
+		Segment:     a.vxlan.Link(),
+		SegmentAddr: vxlan.SegmentPrefix(a.cfg.NodeIP),
+	})
+	if err != nil {
+		_ = a.vxlan.Close()
+	}
+	return err
+}
+
+// buildHost opens the TUN and takes over what a predecessor left on the host.
+// Without a usable TUN the agent carries everything but this node's own pods.
+func (a *agent) buildHost() error {
+	switch a.cfg.Datapath {
+	case datapathNetstack:
+		a.datapath, a.datapathReason = datapathNetstack, "asked for with --datapath netstack"
+		return nil
+	case datapathUserns:
+		return fmt.Errorf("datapath userns is not in this version: use tun or netstack")
+	}
+	host, err := hostnet.New(hostnet.Config{
+		Log:        a.log,
+		Name:       a.cfg.TUNName,
+		TakeOver:   a.cfg.TakeOver,
+		HostSource: a.cfg.HostSources,
+	})
+	if err != nil {
+		return err
+	}
+	tun, err := hostnet.OpenTUN(hostnet.TUNConfig{
+		Log:     a.log,
+		Name:    a.cfg.TUNName,
+		MTU:     dataplane.DefaultMTU,
+		Receive: a.fabric.From(fabric.FromTUN),
+	})
+	switch {
+	case err == nil:
+		a.datapath, a.datapathReason = datapathTUN, "a TUN works in this network namespace"
+		a.host, a.tun = host, tun
+	case a.cfg.Datapath == datapathTUN:
+		return err
+	default:
+		a.datapath, a.datapathReason = datapathNetstack, err.Error()
+		a.log.Warn("no TUN: the packets of this node's own pods are not carried", "err", err)
+	}
+	return nil
+}
+
+// closeHost takes everything of ours off the host, the TUN last: until then
+// packets for other domains have nowhere to leak to.
+func (a *agent) closeHost() {
+	if a.tun == nil {
+		return
+	}
+	if err := a.host.Close(); err != nil {
+		a.log.Error("the host keeps something of ours", "err", err)
+	}
+	if err := a.tun.Remove(); err != nil {
+		a.log.Error("the TUN stays", "err", err)
+	}
+}
+
+// local gathers what the plan must know of this host.
+func (a *agent) local() (control.Local, []string) {
+	var problems []string
+	mtu, err := hostnet.LinkMTU(a.cfg.NodeIP)
+	if err != nil {
+		problems = append(problems, err.Error()+" (1500 is assumed)")
+	}
+	prefixes, err := hostnet.Prefixes(a.cfg.TUNName)
+	if err != nil {
+		problems = append(problems, err.Error())
+	}
+	return control.Local{
+		Node:       a.cfg.NodeName,
+		NodeIP:     a.cfg.NodeIP,
+		PublicKey:  a.public,
+		Preshared:  a.cfg.Preshared,
+		LinkMTU:    mtu,
+		Prefixes:   prefixes,
+		TunnelPort: a.cfg.TunnelPort,
+	}, problems
+}
+
+// openTunnel opens the tunnel port.
+func (a *agent) openTunnel(mtu int) (*wg.Device, error) {
+	return wg.New(wg.Config{
+		Log:        a.log,
+		Name:       a.cfg.TUNName,
+		PrivateKey: a.private,
+		Port:       a.cfg.TunnelPort,
+		MTU:        mtu,
+		UAPI:       a.cfg.UAPI,
+		Receive:    a.fabric.From(fabric.FromWireGuard),
+	})
+}
+
+// outputs are the ways out of the fabric that exist now.
+func (a *agent) outputs(tunnel *wg.Device) fabric.Outputs {
+	out := fabric.Outputs{VXLAN: a.vxlan, Netstack: a.stack}
+	if tunnel != nil {
+		out.WireGuard = tunnel
+	}
+	if a.tun != nil {
+		out.TUN = a.tun
+	}
+	return out
+}
+
+// applyHost brings the host to the plan, and returns what is in the way.
+func (a *agent) applyHost(ctx context.Context, c dataplane.Config) []string {
+	if a.tun == nil {
+		if len(c.Self.Subnets) > 0 {
+			return []string{"this node's own pods are not carried: " + a.datapathReason}
+		}
+		return nil
+	}
+	problems, err := a.host.Apply(ctx, hostnet.State{Subnets: c.Self.Subnets, Routes: c.Host, MTU: c.Self.MTU})
+	var out []string
+	for _, p := range problems {
+		out = append(out, p.String())
+	}
+	if err != nil {
+		out = append(out, err.Error())
+	}
+	return out
+}
+
+// pingOnce is one echo request to an overlay address.
+func (a *agent) pingOnce(ctx context.Context, addr netip.Addr) (time.Duration, error) {
+	return a.stack.Ping(ctx, addr, pingSize)
+}
+
+// counters gathers the counters of every part.
+func (a *agent) counters() []dataplane.Counter {
+	all := append(a.fabric.Counters(), a.vxlan.Counters()...)
+	all = append(all, a.stack.Counters()...)
+	if a.tun != nil {
+		all = append(all, a.tun.Counters()...)
+	}
+	if v := a.view.Load(); v.tunnel != nil {
+		all = append(all, v.tunnel.Counters()...)
+	}
+	return all
 }

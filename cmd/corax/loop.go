@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"corax/control"
+	"corax/dataplane"
+	"corax/dataplane/key"
+	"corax/dataplane/wg"
+)
+
+const (
+	// healEvery is how often the host is compared with the plan although
+	// nothing was reported: somebody may have removed a rule.
+	healEvery = 30 * time.Second
+	// retryEvery is how soon a part that could not start is tried again.
+	retryEvery = 5 * time.Second
+	// clockEvery is how often the clock reading on disk is renewed.
+	clockEvery = time.Minute
+)
+
+// inbox is how everybody else speaks to the control loop. It never blocks them:
+// of several snapshots only the newest counts.
+type inbox struct {
+	snapshots chan control.Snapshot
+	pokes     chan struct{}
+}
+
+func newInbox() inbox {
+	return inbox{snapshots: make(chan control.Snapshot, 1), pokes: make(chan struct{}, 1)}
+}
+
+// put replaces the waiting snapshot. Only one goroutine calls it.
+func (b inbox) put(s control.Snapshot) {
+	select {
+	case <-b.snapshots:
+	default:
+	}
+	b.snapshots <- s // the only sender: there is room
+}
+
+// poke asks for another round without news from the objects.
+func (b inbox) poke() {
+	select {
+	case b.pokes <- struct{}{}:
+	default:
+	}
+}
+
+// view is what the control loop shows: immutable once stored.
+type view struct {
+	have     bool // a snapshot has been applied
+	plan     control.Desired
+	tunnel   *wg.Device // nil while the tunnel port is closed
+	problems []string
+}
+
+// loop is the state of the control loop; one goroutine owns it.
+type loop struct {
+	have     bool
+	snapshot control.Snapshot
+	tunnel   *running[*wg.Device]
+	memory   memory
+	saved    map[key.Public]netip.AddrPort // as on disk
+	dir      string
+	reported map[string]bool // problems that have been logged
+	notes    map[string]string
+	retry    bool
+}
+
+func newLoop(dir string, log *slog.Logger) loop {
+	m, err := loadMemory(dir)
+	if err != nil {
+		log.Warn("what the last start knew is lost", "err", err)
+	}
+	return loop{dir: dir, memory: m, saved: m.Proven, reported: map[string]bool{}, notes: map[string]string{}}
+}
+
+// control is the control loop: it turns snapshots into plans and plans into
+// changes, until ctx ends.
+func (a *agent) control(ctx context.Context) error {
+	l := &a.loop
+	defer func() { l.tunnel.stop() }()
+	defer a.remember(time.Now())
+	if behind := l.memory.clockBehind(a.started); behind > 0 {
+		l.notes["clock"] = fmt.Sprintf("the clock is %v behind the last run: peers refuse handshakes until it has caught up", behind.Round(time.Second))
+	}
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	var healed, tried time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case l.snapshot = <-a.inbox.snapshots:
+			l.have = true
+		case <-a.inbox.pokes:
+		case now := <-second.C:
+			a.sample(now)
+			a.rememberIfNew(now)
+			if !l.tunnel.dead() && now.Sub(healed) < healEvery && (!l.retry || now.Sub(tried) < retryEvery) {
+				continue
+			}
+		}
+		if l.have {
+			healed, tried = time.Now(), time.Now()
+			a.apply(ctx)
+		}
+	}
+}
+
+// apply brings every part to the plan of the present snapshot. What fails is a
+// problem, and does not keep the rest from being applied.
+func (a *agent) apply(ctx context.Context) {
+	l := &a.loop
+	local, problems := a.local()
+	plan := control.Plan(a.switched(l.snapshot), local)
+	for _, p := range plan.Problems {
+		problems = append(problems, p.String())
+	}
+	note := func(err error) {
+		if err != nil {
+			problems = append(problems, err.Error())
+		}
+	}
+	problems = append(problems, a.resolve(plan.Config.Peers)...)
+	l.retry = false
+	if err := a.applyTunnel(ctx, plan.Config); err != nil {
+		l.retry = true
+		note(err)
+	}
+	tunnel := l.tunnel.value()
+	a.vxlan.SetVTEPs(plan.Config.VTEPs)
+	note(a.fabric.Apply(plan.Config, a.outputs(tunnel)))
+	problems = append(problems, a.applyHost(ctx, plan.Config)...)
+	for _, n := range l.notes {
+		problems = append(problems, n)
+	}
+	slices.Sort(problems)
+	problems = slices.Compact(problems)
+	a.logProblems(problems)
+	if old := a.view.Load(); !old.have || old.plan.Role != plan.Role || old.plan.Gateway != plan.Gateway {
+		a.log.Info("role changed", "role", plan.Role, "gateway", plan.Gateway)
+	}
+	a.view.Store(&view{have: true, plan: plan, tunnel: tunnel, problems: problems})
+}
+
+// applyTunnel opens or closes the tunnel port and sets its peers.
+func (a *agent) applyTunnel(ctx context.Context, c dataplane.Config) error {
+	l := &a.loop
+	if l.tunnel.dead() {
+		err := l.tunnel.stop()
+		l.tunnel = nil
+		a.log.Error("the tunnel stopped, it is opened again", "err", err)
+	}
+	if !c.Self.Tunnel {
+		if l.tunnel != nil {
+			// Nobody may send into a device that is being closed.
+			_ = a.fabric.Apply(c, a.outputs(nil))
+			a.remember(time.Now())
+			_ = l.tunnel.stop()
+			l.tunnel = nil
+			a.log.Info("tunnel port closed")
+		}
+		return nil
+	}
+	fresh := l.tunnel == nil
+	if fresh {
+		dev, err := a.openTunnel(c.Self.MTU)
+		if err != nil {
+			return err
+		}
+		l.tunnel = start(ctx, dev, dev.Run)
+		a.log.Info("tunnel port open", "port", dev.Port())
+	}
+	dev := l.tunnel.value()
+	err := dev.SetPeers(c.Peers)
+	if fresh {
+		// What a crash of ours cut off is joined again at once: a hub does not
+		// wait for its edges to notice.
+		for _, p := range c.Peers {
+			if addr, ok := l.memory.Proven[p.PublicKey]; ok {
+				dev.SetPath(p.PublicKey, addr)
+			}
+			dev.Handshake(p.PublicKey)
+		}
+	}
+	return err
+}
+
+// resolve fills in the addresses of hubs that publish a name.
+func (a *agent) resolve(peers []dataplane.Peer) []string {
+	var hosts, problems []string
+	for _, p := range peers {
+		if p.EndpointHost != "" {
+			hosts = append(hosts, p.EndpointHost)
+		}
+	}
+	a.resolver.Want(hosts)
+	for i := range peers {
+		p := &peers[i]
+		if p.EndpointHost == "" {
+			continue
+		}
+		addr, err := a.resolver.Addr(p.EndpointHost)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("gateway/%s: %v", p.Gateway, err))
+		}
+		if addr.IsValid() {
+			p.Endpoint = netip.AddrPortFrom(addr, p.EndpointPort)
+		}
+	}
+	return problems
+}
+
+// logProblems logs what is new, and what is over.
+func (a *agent) logProblems(problems []string) {
+	l := &a.loop
+	for _, p := range problems {
+		if !l.reported[p] {
+			l.reported[p] = true
+			a.log.Warn("problem", "what", p)
+		}
+	}
+	for p := range l.reported {
+		if !slices.Contains(problems, p) {
+			delete(l.reported, p)
+			a.log.Info("problem is over", "what", p)
+		}
+	}
+}
+
+// rememberIfNew writes the memory when a peer was proven elsewhere than the
+// file says, or the clock reading in it is old.
+func (a *agent) rememberIfNew(now time.Time) {
+	l := &a.loop
+	dev := l.tunnel.value()
+	if dev == nil {
+		return
+	}
+	due := now.Sub(l.memory.Clock) >= clockEvery
+	for _, s := range dev.Status() {
+		if !s.Proven.IsZero() && s.Endpoint.IsValid() && l.saved[s.PublicKey] != s.Endpoint {
+			due = true
+		}
+	}
+	if due {
+		a.remember(now)
+	}
+}
+
+// remember writes what the next start wants to know.
+func (a *agent) remember(now time.Time) {
+	l := &a.loop
+	dev := l.tunnel.value()
+	if dev == nil {
+		return
+	}
+	proven := map[key.Public]netip.AddrPort{}
+	for _, s := range dev.Status() {
+		switch {
+		case !s.Proven.IsZero() && s.Endpoint.IsValid():
+			proven[s.PublicKey] = s.Endpoint
+		case l.memory.Proven[s.PublicKey].IsValid():
+			proven[s.PublicKey] = l.memory.Proven[s.PublicKey]
+		}
+	}
+	l.memory.Proven = proven
+	if now.After(l.memory.Clock) {
+		l.memory.Clock = now
+		delete(l.notes, "clock")
+	}
+	l.saved = proven // also when it fails: once a minute is often enough
+	if err := l.memory.save(l.dir); err != nil {
+		l.notes["memory"] = err.Error()
+		return
+	}
+	delete(l.notes, "memory")
+}
+
+// switched applies the switches of the agent's own configuration.
+func (a *agent) switched(s control.Snapshot) control.Snapshot {
+	if a.cfg.Tunnel != nil {
+		s.EnableTunnel = *a.cfg.Tunnel
+	}
+	if a.cfg.Proxy != nil {
+		s.EnableProxy = *a.cfg.Proxy
+	}
+	return s
+}
+
+// sample notes who talks to whom.
+func (a *agent) sample(now time.Time) {
+	var peers []dataplane.PeerStatus
+	if dev := a.loop.tunnel.value(); dev != nil {
+		peers = dev.Status()
+	}
+	a.traffic.sample(now, peers, a.vxlan.Status())
+}
