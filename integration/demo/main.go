@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	"corax/integration/lab"
 )
+
+var errLate = errors.New("not done within the time limit")
 
 func main() {
 	code, done, err := lab.Reexec()
@@ -35,7 +38,7 @@ func run() int {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeoutCause(ctx, *limit, fmt.Errorf("not done after %s", *limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, *limit, fmt.Errorf("%w of %s", errLate, *limit))
 	defer cancel()
 
 	if err := chooseBinary(*corax); err != nil {
@@ -48,7 +51,10 @@ func run() int {
 		return 1
 	}
 	err = show(ctx, l, os.Stdout)
-	if err != nil {
+	switch {
+	case err != nil && context.Cause(ctx) != nil && !errors.Is(context.Cause(ctx), errLate):
+		fmt.Fprintln(os.Stderr, "\ncorax demo: interrupted")
+	case err != nil:
 		fmt.Fprintf(os.Stderr, "\ncorax demo: %v\n", err)
 		saveLogs(l)
 	}

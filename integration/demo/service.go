@@ -67,6 +67,9 @@ func (d *demo) callByName(ctx context.Context, from *lab.Pod) error {
 
 // summary prints the hub's peers and what was sent.
 func (d *demo) summary(ctx context.Context) error {
+	if err := d.noKernelTunnel(); err != nil {
+		return err
+	}
 	hub := d.topo.Domains[0].Agents[0]
 	table, err := hub.Command(ctx, "status", "-o", "table")
 	if err != nil {
@@ -77,5 +80,22 @@ func (d *demo) summary(ctx context.Context) error {
 	fmt.Fprintf(d.out, "\nSent between domains: %d pings (mean %.2f ms), %d transfers with %d MB in all,\n",
 		s.pings, float64(s.pingTime.Microseconds())/1000/float64(max(s.pings/2, 1)), s.transfers, s.bytes>>20)
 	fmt.Fprintf(d.out, "every SHA-256 right, %d UDP datagrams, %d names resolved. No kernel tunnel was used.\n", s.datagrams, s.lookups)
+	return nil
+}
+
+// noKernelTunnel checks what the summary says.
+func (d *demo) noKernelTunnel() error {
+	for _, n := range d.topo.Nodes() {
+		links, err := n.Netlink().LinkList()
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			switch l.Type() {
+			case "vxlan", "wireguard", "gre", "ipip", "geneve", "sit", "ip6tnl":
+				return fmt.Errorf("%s has a kernel tunnel %s of type %s", n.Name, l.Attrs().Name, l.Type())
+			}
+		}
+	}
 	return nil
 }

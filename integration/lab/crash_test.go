@@ -227,3 +227,8 @@ func TestHostDirectories(t *testing.T) {
 		t.Errorf("error of a failed program: %v", err)
 	}
 }
+
+// deafCommand is a program that ignores SIGTERM.
+func deafCommand() *exec.Cmd {
+	return exec.Command("sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done")
+}

@@ -34,6 +34,7 @@ type Lab struct {
 	log    *slog.Logger
 	tb     testing.TB // nil outside tests
 	ports  atomic.Int32
+	plugs  map[plugKey]string // the port in wires of each link to a LAN
 
 	mu       sync.Mutex
 	err      error
@@ -50,7 +51,7 @@ func New(cfg Config) (*Lab, error) {
 	if err := Usable(); err != nil {
 		return nil, err
 	}
-	l := &Lab{dir: cfg.Dir, log: cfg.Log}
+	l := &Lab{dir: cfg.Dir, log: cfg.Log, plugs: make(map[plugKey]string)}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

@@ -104,7 +104,54 @@ func (h *Host) Attach(lan *LAN, link string, addrs ...netip.Prefix) {
 		h.try("attach to "+lan.Name, err)
 		return
 	}
+	h.lab.plugs[plugKey{h.Name, link}] = port
 	h.AddAddr(link, addrs...)
+}
+
+// plugKey names a link of a host.
+type plugKey struct{ host, link string }
+
+// Unplug takes the cable out of a link to a LAN: the link loses its carrier, and
+// keeps its addresses and routes.
+func (h *Host) Unplug(link string) { h.setPlug(link, false) }
+
+// Plug undoes Unplug; packets pass when it returns.
+func (h *Host) Plug(link string) { h.setPlug(link, true) }
+
+func (h *Host) setPlug(link string, in bool) {
+	if h.lab.failed(nil) {
+		return
+	}
+	port, ok := h.lab.plugs[plugKey{h.Name, link}]
+	if !ok {
+		h.try("unplug", fmt.Errorf("no LAN at link %s", link))
+		return
+	}
+	h.try("plug "+link, h.lab.wires.do(func() error { return setUp(port, in) }))
+	if in {
+		h.try("plug "+link, waitUp(h.nl, link))
+	}
+}
+
+// setUp takes a link of the calling thread's namespace up or down, and waits
+// until an upped one passes packets.
+func setUp(name string, up bool) error {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer nl.Close()
+	link, err := nl.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	if !up {
+		return nl.LinkSetDown(link)
+	}
+	if err := nl.LinkSetUp(link); err != nil {
+		return err
+	}
+	return waitUp(nl, name)
 }
 
 // plug makes a veth pair: port, in the namespace of nl and on its bridge, and
