@@ -9,7 +9,14 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
+
+// backlog bounds the connections that wait to be accepted, and those that are
+// not complete. Beyond it gVisor answers with SYN cookies, which need no memory;
+// gonet's own choice of 4096 costs 20 MB in a flood.
+const backlog = 256
 
 func fullAddress(a netip.AddrPort) tcpip.FullAddress {
 	return tcpip.FullAddress{Addr: address(a.Addr()), Port: a.Port()}
@@ -39,11 +46,23 @@ func (s *Stack) DialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error
 
 // ListenTCP listens on a port of the overlay address; zero picks one.
 func (s *Stack) ListenTCP(port uint16) (net.Listener, error) {
-	l, err := gonet.ListenTCP(s.stack, s.local(port), ipv6.ProtocolNumber)
-	if err != nil {
-		return nil, fmt.Errorf("netstack: listen on TCP port %d: %w", port, err)
+	fail := func(err tcpip.Error) (net.Listener, error) {
+		return nil, fmt.Errorf("netstack: listen on TCP port %d: %s", port, err)
 	}
-	return l, nil
+	var wq waiter.Queue
+	ep, err := s.stack.NewEndpoint(tcp.ProtocolNumber, ipv6.ProtocolNumber, &wq)
+	if err != nil {
+		return fail(err)
+	}
+	if err := ep.Bind(s.local(port)); err != nil {
+		ep.Close()
+		return fail(err)
+	}
+	if err := ep.Listen(backlog); err != nil {
+		ep.Close()
+		return fail(err)
+	}
+	return gonet.NewTCPListener(s.stack, &wq, ep), nil
 }
 
 // DialUDP makes a socket that is connected to an address, as DialTCP does.

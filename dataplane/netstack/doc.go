@@ -9,7 +9,8 @@
 //	              └───────┬───────┘
 //	              TCP, UDP, ICMP; Ping
 //
-// Into the stack a packet is copied once and handled on the caller's goroutine.
+// Into the stack a packet is copied once and handled on the caller's goroutine;
+// TCP segments of one batch that follow each other go in as one packet.
 // Out of it packets are copied into a bounded queue, because gVisor sends with
 // locks held; [Stack.Run] empties it in batches. TCP leaves the stack as
 // super-packets of up to 60 KB that are cut behind the queue.

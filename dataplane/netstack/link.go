@@ -17,9 +17,10 @@ const (
 	// length field holds.
 	gsoMax = 60000
 
-	// queueMax bounds the packets on their way out, in bytes. queueKeep is
-	// what an idle queue may keep.
-	queueMax  = 1 << 20
+	// queueMax bounds the packets on their way out, in bytes: as much as one
+	// connection may have in flight, so that a connection does not lose its
+	// own segments here. queueKeep is what an idle queue may keep.
+	queueMax  = bufferMax
 	queueKeep = 64 << 10
 )
 

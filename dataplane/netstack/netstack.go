@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
@@ -78,6 +77,7 @@ type Stack struct {
 	stack   *stack.Stack
 	pings   pings
 	count   counters
+	joiners sync.Pool // of *offload.Coalescer
 
 	running atomic.Bool
 	// mu keeps the stack alive while a packet is in it.
@@ -204,37 +204,4 @@ func (s *Stack) Close() error {
 	s.stack.Close()
 	s.stack.Wait()
 	return nil
-}
-
-// Send delivers packets that are for the agent. The stack copies them, answers
-// pings on the caller's goroutine, and leaves TCP to its own. It never blocks on
-// the way out.
-func (s *Stack) Send(batch []dataplane.Packet) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
-		s.count.closed.Add(uint64(len(batch)))
-		return
-	}
-	for _, p := range batch {
-		s.deliver(p.Data)
-	}
-}
-
-func (s *Stack) deliver(p []byte) {
-	if len(p) < header.IPv6MinimumSize || p[0]>>4 != 6 {
-		s.count.notIPv6.Add(1)
-		return
-	}
-	if len(p) > header.IPv6MinimumSize+65535 {
-		s.count.malformed.Add(1)
-		return
-	}
-	s.count.rx.Add(1)
-	if s.pings.answer(s.overlay, p) {
-		return
-	}
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(p)})
-	s.link.deliver(pkt)
-	pkt.DecRef()
 }
