@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -19,6 +20,8 @@ type Options struct {
 	Nodes  int // per domain, the gateway node included; 0 means 2
 	LANMTU int // of every domain's LAN, in bytes; 0 means 1500
 	WANMTU int // 0 means 1500
+	// EdgeLANMTU is the MTU of the edges' LANs when it differs from LANMTU.
+	EdgeLANMTU int
 	// NAT of the edges; the zero value means MapKeepPort.
 	NAT NAT
 	// V6Underlay gives nodes an IPv6 node IP and the hub an IPv6 public one.
@@ -107,7 +110,7 @@ func (t *Topology) addCloud() {
 
 func (t *Topology) addEdge(i int) {
 	d := &Domain{Name: "edge-" + string(rune('a'+i))}
-	d.LAN = t.Lab.LAN(d.Name, t.opt.LANMTU)
+	d.LAN = t.Lab.LAN(d.Name, cmp.Or(t.opt.EdgeLANMTU, t.opt.LANMTU))
 	host := 10 * (i + 1)
 	d.Router = t.Lab.Router(RouterConfig{
 		Name: d.Name + "-router",
