@@ -151,7 +151,7 @@ func (d *Device) start() (*device.Device, error) {
 		return nil, errors.New("wg: Run called on a device that ran or was closed")
 	}
 	d.ran = true
-	dev := device.NewDevice(d.link, d.bind, newLogger(d.log, d.drops))
+	dev := device.NewDevice(d.link, d.bind, newLogger(d.log, d.drops, d.bind.in))
 	raw := d.cfg.PrivateKey.Bytes()
 	err := dev.IpcSet("private_key=" + hex.EncodeToString(raw[:]) + "\n")
 	if err == nil {

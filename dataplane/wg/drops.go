@@ -34,8 +34,8 @@ const (
 
 func (d drop) String() string {
 	return [dropCount]string{
-		"unknown", "no_receiver", "index", "mac1", "initiation", "response", "peer", "replay", "flood", "source",
-		"inner", "no_peer", "no_session", "no_path", "no_family", "too_big", "stopped", "handshake_expired",
+		"unknown", "no_receiver", "unknown_index", "mac1", "initiation", "response", "unknown_peer", "replay", "flood", "source",
+		"malformed_inner", "no_peer", "no_session", "no_path", "no_family", "too_big", "stopped", "handshake_expired",
 	}[d]
 }
 

@@ -30,14 +30,18 @@ func countedLogs() map[string]drop {
 	}
 }
 
-// newLogger passes wireguard-go's messages to log.
-func newLogger(log *slog.Logger, d *drops) *device.Logger {
+// newLogger passes wireguard-go's messages to log, and takes the packets whose
+// drop they tell out of the window in.
+func newLogger(log *slog.Logger, d *drops, in *window) *device.Logger {
 	counted := countedLogs()
 	return &device.Logger{
 		Verbosef: func(format string, args ...any) {
 			if why, ok := counted[format]; ok {
 				if why < dropCount {
 					d.add(why, 1)
+				}
+				if why == dropSource || why == dropInner {
+					in.take(1)
 				}
 				return
 			}

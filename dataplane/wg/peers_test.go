@@ -90,6 +90,7 @@ func TestSubnetMoves(t *testing.T) {
 	before := a.drop(dropSource)
 	send(c, packet(moving, a.ip, 100, 77))
 	eventually(t, "a foreign source is not counted", func() bool { return a.drop(dropSource) == before+1 })
+	eventually(t, "a dropped packet counts as in flight", func() bool { return a.bind.in.n.Load() == 0 })
 
 	// Nobody has it, then the peer itself is gone.
 	mustPeers(t, a, b.peer(netip.AddrPort{}), c.peer(netip.AddrPort{}))

@@ -2,6 +2,7 @@ package wg
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"corax/dataplane/key"
@@ -105,6 +106,37 @@ func TestSourceAfterChoice(t *testing.T) {
 	p.ClearSrc()
 	if w := p.path.Load(); w.addr != fresh.addr || w.local.IsValid() || w.heard.Load() != 2 {
 		t.Error("ClearSrc keeps the local address, or loses the path")
+	}
+}
+
+// TestSourceCountsOnce: wireguard-go keeps a source for as long as the peer
+// does not move; only the first message to it moves the path.
+func TestSourceCountsOnce(t *testing.T) {
+	b := &bind{table: newTable(), drops: new(drops), gate: newGate()}
+	p := b.table.add(key.Public{1})
+	p.remote.Store(7)
+	s, err := b.ParseEndpoint("192.0.2.9:9") // as from `wg set`
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := [][]byte{message(sizeKeepalive, 4, 0, 0, 0, 7)}
+	chosen := newPath(addr("192.0.2.2:2"), netip.Addr{}, 0)
+	for i, want := range []string{"192.0.2.9:9", "192.0.2.2:2", "192.0.2.2:2"} {
+		if err := b.Send(data, s); err != nil {
+			t.Fatal(err)
+		}
+		if got := p.DstToString(); got != want {
+			t.Fatalf("message %d: path %s, want %s", i, got, want)
+		}
+		if got := s.DstToString(); got != want {
+			t.Fatalf("message %d: the source says %s, want %s", i, got, want)
+		}
+		b.table.setPath(p, chosen, nil)
+	}
+	for _, bad := range []string{"", "x", "192.0.2.1", "peer:", "peer:00", "peer:" + strings.Repeat("00", 32)} {
+		if _, err := b.ParseEndpoint(bad); err == nil {
+			t.Errorf("ParseEndpoint(%q) works", bad)
+		}
 	}
 }
 
