@@ -18,10 +18,10 @@ import (
 	"testing"
 	"time"
 
+	"corax/dataplane"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-
-	"corax/dataplane"
 )
 
 // fakeAgent answers the local API in place of wire.go.
@@ -64,13 +64,7 @@ func (f *fakeAgent) api() agentAPI {
 // is called.
 func startLocal(t *testing.T, f *fakeAgent) (socket string, stop func()) {
 	t.Helper()
-	// Not t.TempDir: its path may be longer than a socket's may be.
-	dir, err := os.MkdirTemp("", "corax")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket = filepath.Join(dir, "run", "agent.sock")
+	socket = filepath.Join(t.TempDir(), "run", "agent.sock")
 	return socket, startLocalAt(t, f, agentConfig{Socket: socket})
 }
 
@@ -192,12 +186,7 @@ func TestSocketPathTaken(t *testing.T) {
 
 // Of several agents that start at once on a stale socket one wins, and stays.
 func TestConcurrentStart(t *testing.T) {
-	dir, err := os.MkdirTemp("", "corax")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "agent.sock")
+	socket := filepath.Join(t.TempDir(), "agent.sock")
 	const n = 8
 	var (
 		lns  [n]net.Listener
@@ -279,8 +268,10 @@ func exchange(conn net.Conn, request string) (string, error) {
 
 func TestPing(t *testing.T) {
 	reply := func(seq int, kind PathKind) PingReply {
-		return PingReply{Seq: seq, Gateway: "edge-a", Node: "edge-a-1", Address: netip.MustParseAddr("fd63:6f72:6178::1"),
-			RTTMillis: float64(10 * seq), Path: Path{Kind: kind, Endpoint: "198.51.100.7:4500"}}
+		return PingReply{
+			Seq: seq, Gateway: "edge-a", Node: "edge-a-1", Address: netip.MustParseAddr("fd63:6f72:6178::1"),
+			RTTMillis: float64(10 * seq), Path: Path{Kind: kind, Endpoint: "198.51.100.7:4500"},
+		}
 	}
 	f := &fakeAgent{}
 	socket, _ := startLocal(t, f)

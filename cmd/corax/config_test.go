@@ -8,11 +8,11 @@ import (
 	"strings"
 	"testing"
 
+	"corax/dataplane/key"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/spf13/pflag"
-
-	"corax/dataplane/key"
 )
 
 // load parses a command line as `corax agent` does, with files and environment
@@ -124,32 +124,44 @@ enableProxy: false
 				c.HostSources, c.UAPI, c.TakeOver = []netip.Addr{netip.MustParseAddr("10.2.0.1")}, false, true
 			},
 		},
-		{name: "the file wins over the environment", args: []string{"--config=c"}, env: map[string]string{"NODE_NAME": "other"},
-			files: map[string]string{"c": "nodeName: n1\nnodeIP: 10.0.0.4\ngateways: dir\n"}},
-		{name: "repeated flag and commas", args: least("--stun-server=a:1", "--stun-server=b:2,c:3"), notes: []string{"--stun-server"},
-			want: func(c *agentConfig) { c.STUNServers = []hostPort{{"a", 1}, {"b", 2}, {"c", 3}} }},
+		{
+			name: "the file wins over the environment", args: []string{"--config=c"}, env: map[string]string{"NODE_NAME": "other"},
+			files: map[string]string{"c": "nodeName: n1\nnodeIP: 10.0.0.4\ngateways: dir\n"},
+		},
+		{
+			name: "repeated flag and commas", args: least("--stun-server=a:1", "--stun-server=b:2,c:3"), notes: []string{"--stun-server"},
+			want: func(c *agentConfig) { c.STUNServers = []hostPort{{"a", 1}, {"b", 2}, {"c", 3}} },
+		},
 		{name: "empty file", args: least("--config=c"), files: map[string]string{"c": "# nothing\n"}},
 		{name: "null file", args: least("--config=c"), files: map[string]string{"c": "---\n...\n"}},
-		{name: "secret of the environment", args: least(), env: map[string]string{presharedEnv: "hush"},
-			want: func(c *agentConfig) { c.Preshared = secret }},
-		{name: "a secret file wins", args: least("--psk-file=p"), env: map[string]string{presharedEnv: "loud"},
-			files: map[string]string{"p": "hush\r\n"}, want: func(c *agentConfig) { c.Preshared = secret }},
+		{
+			name: "secret of the environment", args: least(), env: map[string]string{presharedEnv: "hush"},
+			want: func(c *agentConfig) { c.Preshared = secret },
+		},
+		{
+			name: "a secret file wins", args: least("--psk-file=p"), env: map[string]string{presharedEnv: "loud"},
+			files: map[string]string{"p": "hush\r\n"}, want: func(c *agentConfig) { c.Preshared = secret },
+		},
 		{name: "v4 in v6", args: []string{"--node-name=n1", "--node-ip=::ffff:10.0.0.4", "--gateways=dir"}},
 		{
 			name: "Raven's command line",
 			args: least("--vpn-driver=libreswan", "--route-driver=vxlan", "--vpn-bind-port=:4501", "--forward-node-ip", "--nat-traversal=true",
 				"--keep-alive-interval=15", "--proxy-metric-bind-addr=:10266", "--health-probe-addr=127.0.0.1:10275", "--metric-bind-addr=:8080",
 				"--proxy-internal-secure-addr=:10263", "--proxy-internal-insecure-addr=:10264", "--proxy-external-addr=:10262", "--v=5"),
-			notes: []string{"--vpn-driver", "--route-driver", "--forward-node-ip", "--nat-traversal", "--keep-alive-interval", "--metric-bind-addr",
-				"--proxy-external-addr", "--proxy-internal-secure-addr", "--proxy-internal-insecure-addr"},
+			notes: []string{
+				"--vpn-driver", "--route-driver", "--forward-node-ip", "--nat-traversal", "--keep-alive-interval", "--metric-bind-addr",
+				"--proxy-external-addr", "--proxy-internal-secure-addr", "--proxy-internal-insecure-addr",
+			},
 			want: func(c *agentConfig) {
 				c.TunnelPort, c.TLSPort, c.LogLevel = 4501, 10262, slog.LevelDebug
 				c.MetricsAddr, c.HealthAddr = netip.MustParseAddrPort("10.0.0.4:10266"), netip.MustParseAddrPort("127.0.0.1:10275")
 				c.ProxyTLSAddr, c.ProxyHTTPAddr = netip.MustParseAddrPort("10.0.0.4:10263"), netip.MustParseAddrPort("10.0.0.4:10264")
 			},
 		},
-		{name: "our flag wins over Raven's", args: least("--tunnel-port=7", "--vpn-bind-port=:8", "-v=2"),
-			want: func(c *agentConfig) { c.TunnelPort = 7 }},
+		{
+			name: "our flag wins over Raven's", args: least("--tunnel-port=7", "--vpn-bind-port=:8", "-v=2"),
+			want: func(c *agentConfig) { c.TunnelPort = 7 },
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, notes, err := load(tt.args, tt.files, tt.env)

@@ -80,7 +80,7 @@ func watchStatus(ctx context.Context, c *client, out output, w io.Writer) error 
 	defer tick.Stop()
 	page := pager{w: w, clear: isTerminal(w)}
 	for {
-		last, text := lookOnce(ctx, c, out)
+		text, last := lookOnce(ctx, c, out)
 		if ctx.Err() != nil && errors.Is(last, context.Canceled) {
 			return nil // interrupted in the middle of a question
 		}
@@ -99,11 +99,11 @@ func watchStatus(ctx context.Context, c *client, out output, w io.Writer) error 
 }
 
 // lookOnce returns what to show now, and the error that status would end with.
-func lookOnce(ctx context.Context, c *client, out output) (error, []byte) {
+func lookOnce(ctx context.Context, c *client, out output) ([]byte, error) {
 	var buf bytes.Buffer
 	err := showStatus(ctx, c, out, &buf)
 	if e := new(exitError); err != nil && (!errors.As(err, &e) || e.err != nil) {
-		return err, []byte("corax: " + printable(err.Error()) + "\n")
+		return []byte("corax: " + printable(err.Error()) + "\n"), err
 	}
-	return err, buf.Bytes()
+	return buf.Bytes(), err
 }

@@ -127,8 +127,10 @@ func TestTakenPort(t *testing.T) {
 	}
 	addr := netip.MustParseAddrPort(taken.Addr().String())
 	lines := make(pages, 16)
-	l := &tcpListener{name: "health", addr: addr, handler: http.NotFoundHandler(), retry: time.Millisecond,
-		log: slog.New(slog.NewTextHandler(lines, nil))}
+	l := &tcpListener{
+		name: "health", addr: addr, handler: http.NotFoundHandler(), retry: time.Millisecond,
+		log: slog.New(slog.NewTextHandler(lines, nil)),
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- l.Run(ctx) }()
