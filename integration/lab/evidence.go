@@ -26,10 +26,8 @@ func (l *Lab) saveEvidence(tb testing.TB) {
 	}
 	dir := filepath.Join(root, strings.Map(fileRune, tb.Name()))
 	if err := l.Save(dir); err != nil { // another user's, perhaps
-		if dir, err = os.MkdirTemp(tempRoot(), "corax-lab-failure-"); err == nil {
-			err = l.Save(dir)
-		}
-		if err != nil {
+		dir = filepath.Join(fmt.Sprintf("%s-%d", root, os.Getpid()), filepath.Base(dir))
+		if err := l.Save(dir); err != nil {
 			tb.Log(err)
 		}
 	}

@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"corax/control/api/v1beta1"
+
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
-
-	"corax/control/api/v1beta1"
 )
 
 // TestGatewayYAML reads what the lab writes with the real types.

@@ -111,8 +111,10 @@ func TestMasquerade(t *testing.T) {
 				at    netip.Addr
 				asPod bool
 			}{
-				{b.IP, tt.pod}, {b.IP6, tt.pod},
-				{nodes[1].IP, tt.lan}, {netip.MustParseAddr("fd00:192:168:1::11"), tt.lan},
+				{b.IP, tt.pod},
+				{b.IP6, tt.pod},
+				{nodes[1].IP, tt.lan},
+				{netip.MustParseAddr("fd00:192:168:1::11"), tt.lan},
 			} {
 				want := a.IP
 				if c.at.Is6() {

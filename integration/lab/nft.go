@@ -140,7 +140,6 @@ var (
 	natPostrouting = base{"nat", "POSTROUTING", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource}
 	filterInput    = base{"filter", "INPUT", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter}
 	filterForward  = base{"filter", "FORWARD", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter}
-	filterOutput   = base{"filter", "OUTPUT", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter}
 )
 
 type base struct {
