@@ -1,0 +1,20 @@
+// Bench measures Corax beside other ways to connect the pods of two domains:
+//
+//	go run ./integration/bench -corax bin/corax
+//
+// Every system carries the same traffic over the same topology, seven network
+// namespaces joined by veth pairs, in rounds that take turns:
+//
+//	pod ── node ── gateway ── WAN ── gateway ── node ── pod
+//	   cni0   LAN a       203.0.113.0/24     LAN b   cni0
+//
+// Each round builds the networks anew, starts one system, and measures the
+// resident memory, TCP both ways with the CPU time it costs, UDP packets per
+// second and round trips. The figures printed are medians over the rounds, and
+// ratios to plain wireguard-go and to kernel routing. A benchmark asserts nothing:
+// the exit code is 0 unless something did not run.
+//
+// Traffic comes from processes of its own (this program, run as "bench traffic"),
+// which block in system calls, so that they share no Go scheduler with anything
+// that is measured.
+package main

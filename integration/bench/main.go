@@ -1,0 +1,124 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"corax/integration/lab"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == trafficArg {
+		os.Exit(traffic(os.Args[2:]))
+	}
+	code, done, err := lab.Reexec()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "corax bench:", err)
+		os.Exit(1)
+	}
+	if done {
+		os.Exit(code)
+	}
+	os.Exit(run())
+}
+
+func run() int {
+	corax := flag.String("corax", "bin/corax", "the corax `binary`")
+	names := flag.String("systems", "all", "which ones, comma separated: kernel, wireguard-go, wireguard-go-1, corax, nebula, openvpn, libipsec")
+	rounds := flag.Int("rounds", 5, "how often each system is measured")
+	seconds := flag.Float64("seconds", 5, "how long each TCP direction is measured; UDP sizes half of it")
+	perf := flag.String("perf", "", "write profiles of the TCP runs to this `directory` (needs linux-perf; slows everything)")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	chosen, err := pick(systems(*corax), *names)
+	if err != nil || *rounds < 1 || *seconds <= 0 {
+		fmt.Fprintln(os.Stderr, "corax bench:", errors.Join(err, errors.New("see -h")))
+		return 3
+	}
+	p := plan{seconds: time.Duration(*seconds * float64(time.Second)), perf: *perf}
+	fmt.Println(machine())
+	r, err := measureAll(ctx, chosen, *rounds, p, os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "corax bench:", err)
+	}
+	printTables(os.Stdout, r)
+	printGoals(os.Stdout, r, binarySize(*corax))
+	if err != nil {
+		return 1
+	}
+	return 0
+}
+
+// results are the figures of the systems that ran, in order.
+type results []result
+
+type result struct {
+	name   string
+	rounds []figures
+}
+
+// measureAll measures the systems that can run here, in turns. A system that
+// fails is left out from then on; the error holds all failures.
+func measureAll(ctx context.Context, chosen []system, rounds int, p plan, out io.Writer) (results, error) {
+	var r results
+	var runnable []system
+	for _, s := range chosen {
+		if why := s.missing(); why != "" {
+			fmt.Fprintf(out, "%s skipped: %s\n", s.name, why)
+			continue
+		}
+		runnable = append(runnable, s)
+		r = append(r, result{name: s.name})
+	}
+	var errs []error
+	failed := make([]bool, len(runnable))
+	for i := range rounds {
+		for k, s := range runnable {
+			if failed[k] {
+				continue
+			}
+			f, err := round(ctx, s, p)
+			if ctx.Err() != nil {
+				return r, errors.Join(append(errs, context.Cause(ctx))...)
+			}
+			if err != nil {
+				failed[k] = true
+				errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
+				fmt.Fprintf(out, "round %d  %-15s failed\n", i+1, s.name)
+				continue
+			}
+			r[k].rounds = append(r[k].rounds, f)
+			fmt.Fprintf(out, "round %d  %-15s TCP %6.2f %6.2f Gbit/s  UDP %4.0f %4.0f %4.0f k/s  load %s\n", i+1, s.name,
+				f.tcp[0].bitrate/1e9, f.tcp[1].bitrate/1e9, f.udp[0].rate/1e3, f.udp[1].rate/1e3, f.udp[2].rate/1e3, load())
+		}
+	}
+	return r, errors.Join(errs...)
+}
+
+// lastLogs returns the last line that each process of a lab wrote.
+func lastLogs(l *lab.Lab) string {
+	paths, _ := filepath.Glob(filepath.Join(l.Dir(), "*", "*.log"))
+	var b strings.Builder
+	for _, p := range paths {
+		text, _ := os.ReadFile(p)
+		text = []byte(strings.TrimSpace(string(text)))
+		if len(text) > 0 {
+			lines := strings.Split(string(text), "\n")
+			fmt.Fprintf(&b, "\n  %s/%s: %s", filepath.Base(filepath.Dir(p)), filepath.Base(p), lines[len(lines)-1])
+		}
+	}
+	return b.String()
+}
