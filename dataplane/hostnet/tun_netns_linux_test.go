@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,18 +83,20 @@ func addressTUN(t testing.TB, tun *TUN) {
 	})
 }
 
-// runTUN runs tun until the test ends.
-func runTUN(t testing.TB, tun *TUN) {
+// runTUN runs tun until stop is called, or the test ends.
+func runTUN(t testing.TB, tun *TUN) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- tun.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
 		}
 	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // swap exchanges source and destination address: the checksums stay right, and

@@ -30,8 +30,9 @@ func TestTUNTCP(t *testing.T) {
 			if !row.gso {
 				m.tun.writer.coalesce.TCP = false
 			}
-			runTUN(t, m.tun)
+			stop := runTUN(t, m.tun)
 			transfer(t, row.near, row.far)
+			stop()
 			if m.tun.reader.split.Size() != 0 {
 				t.Error("a super-packet was left half cut")
 			}
@@ -127,10 +128,14 @@ func TestTUNUDP(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			tunNamespace(t)
 			m := newMirror(t)
-			runTUN(t, m.tun)
+			stop := runTUN(t, m.tun)
 			exchange(t, row.near, row.far, row.segment)
+			stop()
 			if row.segment > 0 && m.tun.writer.coalesce.UDP && counter(m.tun, "tun_read_super_total", "") == 0 {
 				t.Error("no UDP super-packet was read")
+			}
+			if row.segment > 0 && m.tun.writer.coalesce.UDP && counter(m.tun, "tun_write_super_total", "") == 0 {
+				t.Error("no UDP super-packet was written")
 			}
 			noDrops(t, m.tun)
 		})

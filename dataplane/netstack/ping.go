@@ -148,6 +148,11 @@ func (s *Stack) ping(ctx context.Context, dst netip.Addr, size int) (time.Durati
 	case err := <-w.done:
 		return time.Since(start), err
 	case <-ctx.Done():
+	}
+	select {
+	case err := <-w.done: // both: the answer counts
+		return time.Since(start), err
+	default:
 		return 0, context.Cause(ctx)
 	}
 }
