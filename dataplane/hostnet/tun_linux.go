@@ -208,7 +208,8 @@ func (t *TUN) Close() error {
 	return t.file.Close()
 }
 
-// Remove deletes the device and closes the TUN. After Close it fails.
+// Remove deletes the device, if it is still there, and closes the TUN. After
+// Close it fails.
 func (t *TUN) Remove() error {
 	if t.closed.Load() {
 		return fmt.Errorf("hostnet: remove TUN %s: %w", t.name, os.ErrClosed)
@@ -217,6 +218,9 @@ func (t *TUN) Remove() error {
 	err := t.conn.Control(func(fd uintptr) {
 		errno = unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 0)
 	})
+	if errno == unix.EBADFD {
+		errno = nil // somebody has deleted it already
+	}
 	// The last descriptor of a device that is not persistent takes it along.
 	if err = errors.Join(err, errno, t.Close()); err != nil {
 		return fmt.Errorf("hostnet: remove TUN %s: %w", t.name, err)

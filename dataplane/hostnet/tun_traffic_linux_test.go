@@ -323,4 +323,7 @@ func TestTUNDeleted(t *testing.T) {
 	if counter(tun, "tun_write_packets_total", "") != 0 {
 		t.Error("written to a deleted device")
 	}
+	if err := tun.Remove(); err != nil {
+		t.Errorf("Remove of a deleted device: %v", err)
+	}
 }
