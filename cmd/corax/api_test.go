@@ -18,10 +18,10 @@ import (
 	"testing"
 	"time"
 
-	"corax/dataplane"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"corax/dataplane"
 )
 
 // fakeAgent answers the local API in place of wire.go.

@@ -8,11 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"corax/dataplane/key"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/spf13/pflag"
+
+	"corax/dataplane/key"
 )
 
 // load parses a command line as `corax agent` does, with files and environment

@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"corax/dataplane/key"
-
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+
+	"corax/dataplane/key"
 )
 
 func sampleTime() time.Time { return time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC) }
