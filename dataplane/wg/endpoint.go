@@ -42,9 +42,12 @@ type peer struct {
 	spare  atomic.Pointer[source] // the last source made, to be used again
 	heard  atomic.Int64           // as path.heard, from anywhere
 	remote atomic.Uint32          // receiver index in the last data message to it
-	sent   atomic.Uint64          // data packets that left wireguard-go, ever
 
-	flow flow // owned by gate
+	// What gate knows: how many data packets left wireguard-go, ever, and that
+	// an initiation did since the last new session.
+	sent      atomic.Uint64
+	initiated atomic.Bool
+	flow      flow
 
 	mu   sync.Mutex // guards kept
 	kept kept

@@ -19,9 +19,12 @@ const (
 	// session of one peer.
 	maxStaged = 64
 
-	// stallAfter is how long a peer's packets may show no progress before its
-	// session counts as gone.
+	// stallAfter is how long a peer's packets may show no progress, while a
+	// handshake with it is under way, before its session counts as gone.
 	stallAfter = 20 * time.Millisecond
+	// giveUpAfter is how long packets may show no progress for no known reason,
+	// as on a machine without a free processor, before they count as lost.
+	giveUpAfter = 250 * time.Millisecond
 	// probeEvery is how often one packet more passes to a peer without session,
 	// because each makes wireguard-go try a handshake.
 	probeEvery = 5 * time.Second
@@ -43,11 +46,13 @@ type flow struct {
 // gate bounds the packets on their way from the link to the bind.
 //
 // Packets go in by admit and come out by passed. Some never come out: those
-// that wait for a session, and those that wireguard-go dropped. So a peer whose
-// packets show no progress no longer counts, and may add few packets only,
-// until one of its packets comes out. admit, full, sweep and forget need the
-// same lock from outside; passed needs none.
+// that wait for a session, and those that wireguard-go dropped. wireguard-go
+// makes an initiation when packets wait for a session: so a peer whose packets
+// show no progress after one no longer counts, and may add few packets only,
+// until one of its packets comes out. admit, full and sweep need the same lock
+// from outside; the other methods need none.
 type gate struct {
+	start  time.Time
 	handed uint64 // of flowing peers
 	passes atomic.Uint64
 
@@ -55,7 +60,10 @@ type gate struct {
 	wake    chan struct{} // capacity 1
 }
 
-func newGate() *gate { return &gate{wake: make(chan struct{}, 1)} }
+func newGate() *gate { return &gate{start: time.Now(), wake: make(chan struct{}, 1)} }
+
+// now is the time that the methods mean.
+func (g *gate) now() time.Duration { return time.Since(g.start) }
 
 // passed says that n data packets of p left wireguard-go.
 func (g *gate) passed(p *peer, n int) {
@@ -71,20 +79,14 @@ func (g *gate) passed(p *peer, n int) {
 
 // full reports whether the packets in flight have reached the bound.
 func (g *gate) full() bool {
-	n := int64(g.handed - g.passes.Load())
-	if n < 0 { // packets of a session that was given up came out after all
-		g.handed -= uint64(n)
-	}
-	return n >= maxOutbound
+	return int64(g.handed-g.passes.Load()) >= maxOutbound // may be below zero for a moment
 }
 
 // admit says whether one packet more may go to p at the time now.
 func (g *gate) admit(p *peer, now time.Duration) bool {
 	f := &p.flow
 	g.look(p, now)
-	if f.flowing && f.handed != f.seen && now-f.since > stallAfter {
-		g.stall(f)
-	}
+	g.judge(p, now)
 	if f.flowing {
 		if f.handed == f.seen {
 			f.since = now
@@ -116,16 +118,28 @@ func (g *gate) look(p *peer, now time.Duration) {
 	if !f.flowing {
 		f.flowing, f.staged = true, 0
 	}
-	if late := int64(sent - f.handed); late > 0 { // had not counted any more
+	if late := int64(sent - f.handed); late > 0 { // waited for a session, or was given up
 		f.handed += uint64(late)
 		g.handed += uint64(late)
 	}
 }
 
-func (g *gate) stall(f *flow) {
+// judge gives up p's packets in flight when they show no progress.
+func (g *gate) judge(p *peer, now time.Duration) {
+	f := &p.flow
+	idle := now - f.since
+	if !f.flowing || f.handed == f.seen || idle <= stallAfter {
+		return
+	}
+	waiting := p.initiated.Load()
+	if !waiting && idle <= giveUpAfter {
+		return
+	}
 	g.handed -= f.handed - f.seen
-	f.handed = f.seen
-	f.flowing, f.staged = false, 0
+	f.handed, f.since = f.seen, now
+	if waiting {
+		f.flowing, f.staged = false, 0
+	}
 }
 
 // sweep gives up the packets of every peer that shows no progress, and counts
@@ -136,9 +150,7 @@ func (g *gate) sweep(peers []*peer, now time.Duration) {
 	for _, p := range peers {
 		f := &p.flow
 		g.look(p, now)
-		if f.flowing && f.handed != f.seen && now-f.since > stallAfter {
-			g.stall(f)
-		}
+		g.judge(p, now)
 		if f.flowing {
 			inFlight += f.handed - f.seen
 		}

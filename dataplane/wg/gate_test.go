@@ -37,6 +37,12 @@ func TestGateWithoutSession(t *testing.T) {
 		{"progress", 2*probeEvery + time.Second + stallAfter/2, 10, 200, 10},
 		{"the session ends", 3 * probeEvery, 1000, 0, maxStaged},
 	} {
+		if step.want == maxStaged { // wireguard-go notices that there is no session
+			p.initiated.Store(true)
+		}
+		if step.sent > 0 {
+			p.initiated.Store(false)
+		}
 		g.passed(p, step.sent)
 		if got := admitted(step.now, step.try); got != step.want {
 			t.Errorf("%s: %d admitted, want %d", step.name, got, step.want)
@@ -61,12 +67,38 @@ func TestGateDeadPeer(t *testing.T) {
 	for !g.full() {
 		g.admit(dead, time.Millisecond)
 	}
-	g.sweep([]*peer{dead, live}, time.Millisecond+stallAfter+1)
+	later := time.Millisecond + stallAfter + 1
+	g.sweep([]*peer{dead, live}, later)
+	if !g.full() || !dead.flow.flowing {
+		t.Fatal("a slow machine is taken for a dead peer")
+	}
+	dead.initiated.Store(true)
+	g.sweep([]*peer{dead, live}, later)
 	if g.full() {
 		t.Fatal("the gate stays full of a dead peer's packets")
 	}
 	if dead.flow.flowing || !live.flow.flowing {
 		t.Error("the wrong peer counts as dead")
+	}
+}
+
+// TestGateLost checks that packets which wireguard-go lost do not count for
+// ever, and are no reason to refuse others.
+func TestGateLost(t *testing.T) {
+	g := newGate()
+	p := &peer{}
+	g.admit(p, 0)
+	g.passed(p, 1)
+	for !g.full() {
+		g.admit(p, 0)
+	}
+	g.sweep([]*peer{p}, giveUpAfter)
+	if !g.full() {
+		t.Fatal("given up too early")
+	}
+	g.sweep([]*peer{p}, giveUpAfter+1)
+	if g.full() || !p.flow.flowing {
+		t.Error("lost packets still count, or the peer is refused")
 	}
 }
 
@@ -91,6 +123,9 @@ func TestGateRandom(t *testing.T) {
 			n := rng.IntN(inside[i] + 1)
 			inside[i] -= n
 			g.passed(peers[i], n)
+			peers[i].initiated.Store(false)
+		case 5:
+			peers[i].initiated.Store(true)
 		default:
 			if !g.full() && g.admit(peers[i], now) {
 				inside[i]++
@@ -104,7 +139,7 @@ func TestGateRandom(t *testing.T) {
 		g.passed(p, inside[i])
 	}
 	g.sweep(peers, now)
-	g.sweep(peers, now+2*stallAfter)
+	g.sweep(peers, now+2*giveUpAfter)
 	if n := int64(g.handed - g.passes.Load()); n != 0 {
 		t.Errorf("%d in flight at the end", n)
 	}

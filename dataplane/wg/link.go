@@ -32,7 +32,6 @@ type link struct {
 	mtu    atomic.Int32
 	owners atomic.Pointer[bart.Table[*peer]] // who has which destination
 	open   atomic.Bool                       // a device reads
-	start  time.Time
 	closed chan struct{}
 
 	events struct {
@@ -63,7 +62,6 @@ type offer struct {
 func newLink(name string, mtu int, recv dataplane.Sender, t *table, g *gate, in *window, d *drops) *link {
 	l := &link{
 		name: name, recv: recv, drops: d, gate: g, in: in, table: t,
-		start:  time.Now(),
 		closed: make(chan struct{}),
 		timer:  time.NewTimer(time.Hour),
 		ready:  make(chan struct{}, 1),
@@ -117,7 +115,7 @@ func (l *link) waitLocked() bool {
 			return false
 		case <-l.gate.wake:
 		case <-l.timer.C:
-			l.gate.sweep(l.table.all(), time.Since(l.start))
+			l.gate.sweep(l.table.all(), l.gate.now())
 		}
 	}
 	l.gate.waiting.Store(false)
@@ -134,7 +132,7 @@ func (l *link) waitLocked() bool {
 func (l *link) fillLocked(batch []dataplane.Packet) (taken, n int) {
 	o := &l.offer
 	owners := l.owners.Load()
-	now := time.Since(l.start)
+	now := l.gate.now()
 	for taken < len(batch) && n < len(o.bufs) {
 		b := batch[taken].Data
 		taken++
@@ -211,7 +209,7 @@ func (l *link) Write(bufs [][]byte, offset int) (int, error) {
 func (l *link) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.gate.sweep(l.table.all(), time.Since(l.start))
+	l.gate.sweep(l.table.all(), l.gate.now())
 }
 
 // setMTU changes the MTU and tells the device.

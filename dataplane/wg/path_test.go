@@ -203,6 +203,28 @@ func TestManyWaiting(t *testing.T) {
 	}
 }
 
+// TestStream: faster than the device encrypts, Send holds the caller back and
+// drops nothing, however slow the machine.
+func TestStream(t *testing.T) {
+	a, b := pair(t, "127.0.0.1")
+	exchange(t, a, b, 1)
+	p := a.table.get(b.key.Public())
+	before := p.sent.Load()
+	const total = 10_000
+	for range total / 100 {
+		var batch []dataplane.Packet
+		for i := range uint32(100) {
+			batch = append(batch, dataplane.Packet{Data: packet(a.ip, b.ip, 1408, i)})
+		}
+		a.Send(batch)
+	}
+	eventually(t, "not every packet was sent", func() bool { return p.sent.Load()-before >= total })
+	if got := a.drop(dropNoSession); got != 0 {
+		t.Errorf("%d dropped", got)
+	}
+	exchange(t, b, a, 2)
+}
+
 func TestSetPathKeepsSession(t *testing.T) {
 	a, b := pair(t, "127.0.0.1")
 	exchange(t, a, b, 1)

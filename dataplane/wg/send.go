@@ -31,11 +31,15 @@ func (b *bind) sendPeer(bufs [][]byte, p *peer) error {
 	case KindData:
 		if i := index(msg, offReceiver); p.remote.Load() != i {
 			p.remote.Store(i)
+			p.initiated.Store(false)
 		}
 		if n := countData(bufs); n > 0 {
 			b.gate.passed(p, n)
 		}
-	case KindInitiation, KindResponse:
+	case KindInitiation:
+		b.table.note(p, index(msg, offSender))
+		p.initiated.Store(true)
+	case KindResponse:
 		b.table.note(p, index(msg, offSender))
 	}
 	w := p.path.Load()
