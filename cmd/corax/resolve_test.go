@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,11 +13,14 @@ import (
 func TestResolver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a1, a2 := netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")
+		var mu sync.Mutex // guards the three
 		var answer []netip.Addr
 		var fail error
 		changes := 0
-		r := newResolver(func() { changes++ })
+		r := newResolver(func() { mu.Lock(); changes++; mu.Unlock() })
 		r.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			if host != "hub.example" {
 				t.Errorf("looked up %q", host)
 			}
@@ -41,17 +45,22 @@ func TestResolver(t *testing.T) {
 			{"another one is added: stays", []netip.Addr{a1, a2}, nil, a2, false, 3},
 			{"no address: stays", nil, nil, a2, true, 4},
 		} {
+			mu.Lock()
 			answer, fail = step.answer, step.fail
-			if step.changes == 1 && changes == 0 {
+			first := changes == 0
+			mu.Unlock()
+			if first {
 				r.Want([]string{"hub.example"}) // the first look-up is at once
 			} else {
 				time.Sleep(resolveEvery) // virtual time
 			}
 			synctest.Wait()
 			got, err := r.Addr("hub.example")
+			mu.Lock()
 			if got != step.want || (err != nil) != step.wantErr || changes != step.changes {
 				t.Errorf("%s: Addr = %v, %v after %d changes; want %v, error %v, %d changes", step.name, got, err, changes, step.want, step.wantErr, step.changes)
 			}
+			mu.Unlock()
 		}
 		r.Want(nil)
 		if got, _ := r.Addr("hub.example"); got.IsValid() {

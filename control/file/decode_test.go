@@ -26,7 +26,8 @@ func TestDecode(t *testing.T) {
 		{"GatewayList without types", "apiVersion: raven.openyurt.io/v1beta1\nkind: GatewayList\nmetadata: {resourceVersion: \"1\"}\nitems:\n- metadata: {name: a}\n- metadata: {name: b}\n", "a b", nil},
 		{"List", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: raven.openyurt.io/v1beta1, kind: Gateway, metadata: {name: a}}\n", "a", nil},
 		{"List of others", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod}\n- metadata: {name: a}\n", "", []string{
-			`f.yaml:5: a list of Gateways holds kind "" of ""`, `f.yaml:4: a list of Gateways holds kind "Pod" of "v1"`}},
+			`f.yaml:5: a list of Gateways holds kind "" of ""`, `f.yaml:4: a list of Gateways holds kind "Pod" of "v1"`,
+		}},
 		{"what kubectl prints", head + "metadata:\n  name: a\n  creationTimestamp: 2026-01-01T00:00:00Z\n  managedFields: [{manager: x}]\nstatus:\n  conditions: [{type: Ready}]\n  summary: {nodes: 3}\n", "a", nil},
 		{"nulls", head + "metadata: {name: a, labels: null}\nspec: {endpoints: null, tunnelConfig: ~}\nstatus:\n", "a", nil},
 		{"empty", "", "", []string{"f.yaml:1: no Gateway in it; remove the file to remove its Gateways"}},
@@ -36,12 +37,14 @@ func TestDecode(t *testing.T) {
 		{"no kind", "metadata: {name: a}\n", "", []string{"f.yaml:1: kind: required"}},
 		{"other kind", "apiVersion: v1\nkind: Pod\n---\n" + gateway("a"), "a", []string{`f.yaml:1: kind: "Pod" is not Gateway`}},
 		{"older version", "apiVersion: raven.openyurt.io/v1alpha1\nkind: Gateway\nmetadata: {name: a}\n", "", []string{
-			`f.yaml:1: apiVersion: "raven.openyurt.io/v1alpha1" is not raven.openyurt.io/v1beta1`}},
+			`f.yaml:1: apiVersion: "raven.openyurt.io/v1alpha1" is not raven.openyurt.io/v1beta1`,
+		}},
 		{"no name", head + "metadata: {}\n", "", []string{"f.yaml:3: metadata.name: required"}},
 		{"bad name", gateway(`"a b"`), "", []string{`f.yaml:3: metadata.name: not a name: "a b"`}},
 		{"number as name", gateway("12"), "", []string{`f.yaml:3: metadata.name: a text is wanted, not "12"`}},
 		{"unknown fields refuse one document", gateway("a") + "spec:\n  tunnelConfig:\n    replicas: 1\nextra: 1\n---\n" + gateway("b"), "b", []string{
-			"f.yaml:7: extra: unknown field", "f.yaml:6: spec.tunnelConfig.replicas: unknown field"}},
+			"f.yaml:7: extra: unknown field", "f.yaml:6: spec.tunnelConfig.replicas: unknown field",
+		}},
 		{"field twice", head + "metadata:\n  name: a\n  name: b\n", "", []string{"f.yaml:5: metadata.name: already given in line 4"}},
 		{"list for an object", gateway("a") + "spec: []\n", "", []string{"f.yaml:4: spec: an object is wanted, not a list"}},
 		{"text for a list", gateway("a") + "spec:\n  endpoints: n1\n", "", []string{`f.yaml:5: spec.endpoints: a list is wanted, not "n1"`}},
@@ -53,7 +56,8 @@ func TestDecode(t *testing.T) {
 			`f.yaml:12: gateway/a: spec.endpoints[0].config["publicKey"]: a text is wanted, not "5"`,
 			`f.yaml:8: gateway/a: spec.endpoints[0].port: a number is wanted, not "abc"`,
 			`f.yaml:10: gateway/a: spec.endpoints[0].publicIP: not an IP address: "1.2.3"`,
-			`f.yaml:9: gateway/a: spec.endpoints[0].underNAT: true or false is wanted, not "true"`}},
+			`f.yaml:9: gateway/a: spec.endpoints[0].underNAT: true or false is wanted, not "true"`,
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			gws, problems := file.Decode("f.yaml", []byte(tt.in))

@@ -79,8 +79,10 @@ func (a *applying) links(link netlink.Link, routes []dataplane.HostRoute) (out [
 	need6 := slices.ContainsFunc(routes, func(r dataplane.HostRoute) bool { return r.Prefix.Addr().Is6() })
 	if need6 && !a.hasIPv6(link) {
 		out[1] = 0
-		a.problem(Problem{"ip6_disabled", "IPv6 is disabled on " + l.Name + ": IPv6 subnets of other domains cannot be reached",
-			"sysctl -w net.ipv6.conf." + l.Name + ".disable_ipv6=0"})
+		a.problem(Problem{
+			"ip6_disabled", "IPv6 is disabled on " + l.Name + ": IPv6 subnets of other domains cannot be reached",
+			"sysctl -w net.ipv6.conf." + l.Name + ".disable_ipv6=0",
+		})
 	}
 	return out
 }
@@ -120,8 +122,10 @@ func (a *applying) chooseSources() (src [2]source, err error) {
 		case src[i].warn != "":
 			a.problem(Problem{Name: "host_source", What: src[i].warn})
 		case !src[i].addr.IsValid() && len(a.subnets[i]) > 0:
-			a.problem(Problem{Name: "host_source",
-				What: fmt.Sprintf("host-network traffic is not carried over %s: %s; give one with --host-source", [2]string{"IPv4", "IPv6"}[i], src[i].why)})
+			a.problem(Problem{
+				Name: "host_source",
+				What: fmt.Sprintf("host-network traffic is not carried over %s: %s; give one with --host-source", [2]string{"IPv4", "IPv6"}[i], src[i].why),
+			})
 		}
 	}
 	a.sourceMu.Lock()

@@ -101,12 +101,16 @@ func (c *rtnl) syncConf(l netlink.Link) (changes int, problems []Problem, err er
 		return changes, nil, fmt.Errorf("read settings of %s: %w", a.Name, err)
 	}
 	if conf.forwarding != 1 {
-		problems = append(problems, Problem{"device_forwarding",
-			"IPv4 packets from " + a.Name + " are not forwarded to pods", "sysctl -w net.ipv4.conf." + a.Name + ".forwarding=1"})
+		problems = append(problems, Problem{
+			"device_forwarding",
+			"IPv4 packets from " + a.Name + " are not forwarded to pods", "sysctl -w net.ipv4.conf." + a.Name + ".forwarding=1",
+		})
 	}
 	if conf.rpFilter != rpFilterLoose {
-		problems = append(problems, Problem{"rp_filter",
-			"the reverse path filter of " + a.Name + " is not loose: packets of other domains may be dropped", "sysctl -w net.ipv4.conf." + a.Name + ".rp_filter=2"})
+		problems = append(problems, Problem{
+			"rp_filter",
+			"the reverse path filter of " + a.Name + " is not loose: packets of other domains may be dropped", "sysctl -w net.ipv4.conf." + a.Name + ".rp_filter=2",
+		})
 	}
 	return changes, problems, nil
 }

@@ -339,40 +339,56 @@ func TestProblems(t *testing.T) {
 		want   []string
 		mend   string
 	}{
-		{name: "forwarding off",
+		{
+			name: "forwarding off",
 			before: func(t *testing.T) {
 				setSysctl(t, "0", "net/ipv4/ip_forward")
 				setSysctl(t, "0", "net/ipv6/conf/all/forwarding")
 			},
-			want: []string{"ip_forward", "ip6_forward"}, mend: "sysctl -w net.ipv4.ip_forward=1"},
-		{name: "forwarding off without own IPv6 pods",
+			want: []string{"ip_forward", "ip6_forward"}, mend: "sysctl -w net.ipv4.ip_forward=1",
+		},
+		{
+			name:   "forwarding off without own IPv6 pods",
 			before: func(t *testing.T) { setSysctl(t, "0", "net/ipv6/conf/all/forwarding") },
-			state:  func(s *State) { s.Subnets = s.Subnets[:1] }},
-		{name: "IPv6 off on the device",
+			state:  func(s *State) { s.Subnets = s.Subnets[:1] },
+		},
+		{
+			name:   "IPv6 off on the device",
 			before: func(t *testing.T) { setSysctl(t, "1", "net/ipv6/conf/corax0/disable_ipv6") },
-			want:   []string{"ip6_disabled"}, mend: "sysctl -w net.ipv6.conf.corax0.disable_ipv6=0"},
-		{name: "no host source",
+			want:   []string{"ip6_disabled"}, mend: "sysctl -w net.ipv6.conf.corax0.disable_ipv6=0",
+		},
+		{
+			name:  "no host source",
 			state: func(s *State) { s.Subnets = prefixes("10.66.0.0/24") },
-			want:  []string{"host_source"}},
-		{name: "host source outside the own subnets",
+			want:  []string{"host_source"},
+		},
+		{
+			name: "host source outside the own subnets",
 			cfg:  Config{HostSource: []netip.Addr{netip.MustParseAddr("192.0.2.10")}},
-			want: []string{"host_source"}},
-		{name: "default route",
+			want: []string{"host_source"},
+		},
+		{
+			name: "default route",
 			state: func(s *State) {
 				s.Routes = append(s.Routes, dataplane.HostRoute{Prefix: netip.MustParsePrefix("0.0.0.0/0")}, dataplane.HostRoute{})
 			},
-			want: []string{"bad_route", "bad_route"}},
-		{name: "chain that rejects at its end",
+			want: []string{"bad_route", "bad_route"},
+		},
+		{
+			name: "chain that rejects at its end",
 			before: func(t *testing.T) {
 				addChain(t, nftables.TableFamilyINet, "firewalld", "filter_FORWARD", nftables.ChainTypeFilter,
 					nftables.ChainHookForward, 10, nftables.ChainPolicyAccept, accept("eth1"), reject())
 			},
-			want: []string{"forward_drop"}, mend: "nft insert rule inet firewalld filter_FORWARD iifname corax0 accept"},
-		{name: "chain that rejects at its end and knows the device",
+			want: []string{"forward_drop"}, mend: "nft insert rule inet firewalld filter_FORWARD iifname corax0 accept",
+		},
+		{
+			name: "chain that rejects at its end and knows the device",
 			before: func(t *testing.T) {
 				addChain(t, nftables.TableFamilyINet, "firewalld", "filter_FORWARD", nftables.ChainTypeFilter,
 					nftables.ChainHookForward, 10, nftables.ChainPolicyAccept, accept("corax0"), reject())
-			}},
+			},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -167,17 +167,21 @@ func jumpsToRaven(r *nftables.Rule) bool {
 func ravenLeft() (out []Problem) {
 	for _, name := range ravenSets {
 		if _, err := netlink.IpsetList(name); err == nil {
-			out = append(out, Problem{"raven_left", "Raven's ipset " + name + " is still in use by rules of iptables-legacy",
-				"iptables-legacy-save | grep -v RAVEN- | iptables-legacy-restore && ipset destroy " + name})
+			out = append(out, Problem{
+				"raven_left", "Raven's ipset " + name + " is still in use by rules of iptables-legacy",
+				"iptables-legacy-save | grep -v RAVEN- | iptables-legacy-restore && ipset destroy " + name,
+			})
 		}
 	}
 	// Raven's IPsec policies take packets before any route of ours does, but
 	// who made a policy cannot be seen.
 	policies, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL)
 	if err == nil && slices.ContainsFunc(policies, func(p netlink.XfrmPolicy) bool { return p.Dir == netlink.XFRM_DIR_OUT && len(p.Tmpls) > 0 }) {
-		out = append(out, Problem{Name: "raven_left",
+		out = append(out, Problem{
+			Name: "raven_left",
 			What: "IPsec policies are still loaded; those of Raven's pluto take packets before Corax sees them",
-			Mend: "ipsec whack --shutdown"})
+			Mend: "ipsec whack --shutdown",
+		})
 	}
 	return out
 }

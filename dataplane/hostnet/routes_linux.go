@@ -161,7 +161,8 @@ func routeMsg(k routeKey, a routeAttrs, protocol uint8, table int) []nl.NetlinkR
 	if a.unreachable {
 		m.Type, m.Scope = unix.RTN_UNREACHABLE, unix.RT_SCOPE_UNIVERSE
 	}
-	out := []nl.NetlinkRequestData{m,
+	out := []nl.NetlinkRequestData{
+		m,
 		u32attr(unix.RTA_TABLE, uint32(table)),
 		nl.NewRtAttr(unix.RTA_DST, k.prefix.Addr().AsSlice()),
 	}

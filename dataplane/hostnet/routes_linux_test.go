@@ -36,15 +36,20 @@ func TestWantRoutes(t *testing.T) {
 	}{
 		{"no device", routes(1360, 1360), [2]int{}, 1408, down},
 		{"device without IPv6", routes(1360, 1360), [2]int{7, 0}, 1408, with(map[routeKey]routeAttrs{
-			{p4, 0}: {link: 7, src: src[0].addr, mtu: 1360}})},
+			{p4, 0}: {link: 7, src: src[0].addr, mtu: 1360},
+		})},
 		{"MTU of the route, masked prefix, source only where local", routes(1184, 1344), [2]int{7, 7}, 1408, with(map[routeKey]routeAttrs{
-			{p4, 0}: {link: 7, src: src[0].addr, mtu: 1184}, {p6, 1024}: {link: 7, mtu: 1344}})},
+			{p4, 0}: {link: 7, src: src[0].addr, mtu: 1184}, {p6, 1024}: {link: 7, mtu: 1344},
+		})},
 		{"IPv6 not below 1280", routes(1184, 1184), [2]int{7, 7}, 1408, with(map[routeKey]routeAttrs{
-			{p4, 0}: {link: 7, src: src[0].addr, mtu: 1184}, {p6, 1024}: {link: 7, mtu: 1280}})},
+			{p4, 0}: {link: 7, src: src[0].addr, mtu: 1184}, {p6, 1024}: {link: 7, mtu: 1280},
+		})},
 		{"MTU of the device", routes(0, 0), [2]int{7, 7}, 1408, with(map[routeKey]routeAttrs{
-			{p4, 0}: {link: 7, src: src[0].addr, mtu: 1408}, {p6, 1024}: {link: 7, mtu: 1408}})},
+			{p4, 0}: {link: 7, src: src[0].addr, mtu: 1408}, {p6, 1024}: {link: 7, mtu: 1408},
+		})},
 		{"no MTU", routes(0, 0), [2]int{7, 7}, 0, with(map[routeKey]routeAttrs{
-			{p4, 0}: {link: 7, src: src[0].addr}, {p6, 1024}: {link: 7}})},
+			{p4, 0}: {link: 7, src: src[0].addr}, {p6, 1024}: {link: 7},
+		})},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -17,31 +17,51 @@ func TestChooseSource(t *testing.T) {
 		local    bool
 		warn     bool
 	}{
-		{name: "bridge", subnets: []string{"10.10.0.0/24"},
+		{
+			name: "bridge", subnets: []string{"10.10.0.0/24"},
 			addrs: []hostAddr{{addr("192.0.2.1"), "eth0", true, true}, {addr("10.10.0.1"), "cni0", true, true}},
-			want:  "10.10.0.1", local: true},
-		{name: "bridge before the network address of flannel.1", subnets: []string{"10.10.0.0/24"},
+			want:  "10.10.0.1", local: true,
+		},
+		{
+			name: "bridge before the network address of flannel.1", subnets: []string{"10.10.0.0/24"},
 			addrs: []hostAddr{{addr("10.10.0.0"), "flannel.1", true, true}, {addr("10.10.0.1"), "cni0", true, true}},
-			want:  "10.10.0.1", local: true},
-		{name: "flannel.1 while cni0 is down", subnets: []string{"10.10.0.0/24"},
+			want:  "10.10.0.1", local: true,
+		},
+		{
+			name: "flannel.1 while cni0 is down", subnets: []string{"10.10.0.0/24"},
 			addrs: []hostAddr{{addr("10.10.0.0"), "flannel.1", true, true}, {addr("10.10.0.1"), "cni0", false, true}},
-			want:  "10.10.0.0", local: true},
-		{name: "a link that is down is better than none", subnets: []string{"10.10.0.0/24"},
-			addrs: []hostAddr{{addr("10.10.0.1"), "cni0", false, true}}, want: "10.10.0.1", local: true},
-		{name: "a subnet of one address is no network address", subnets: []string{"10.10.0.9/32"},
-			addrs: []hostAddr{{addr("10.10.0.9"), "lo", true, true}}, want: "10.10.0.9", local: true},
-		{name: "tentative", subnets: []string{"fd10::/64"},
-			addrs: []hostAddr{{addr("fd10::1"), "cni0", true, false}}},
-		{name: "nothing inside", subnets: []string{"10.10.0.0/24"},
-			addrs: []hostAddr{{addr("192.0.2.1"), "eth0", true, true}}},
+			want:  "10.10.0.0", local: true,
+		},
+		{
+			name: "a link that is down is better than none", subnets: []string{"10.10.0.0/24"},
+			addrs: []hostAddr{{addr("10.10.0.1"), "cni0", false, true}}, want: "10.10.0.1", local: true,
+		},
+		{
+			name: "a subnet of one address is no network address", subnets: []string{"10.10.0.9/32"},
+			addrs: []hostAddr{{addr("10.10.0.9"), "lo", true, true}}, want: "10.10.0.9", local: true,
+		},
+		{
+			name: "tentative", subnets: []string{"fd10::/64"},
+			addrs: []hostAddr{{addr("fd10::1"), "cni0", true, false}},
+		},
+		{
+			name: "nothing inside", subnets: []string{"10.10.0.0/24"},
+			addrs: []hostAddr{{addr("192.0.2.1"), "eth0", true, true}},
+		},
 		{name: "no subnets", addrs: []hostAddr{{addr("192.0.2.1"), "eth0", true, true}}},
-		{name: "override", override: "10.10.0.5", subnets: []string{"10.10.0.0/24"},
+		{
+			name: "override", override: "10.10.0.5", subnets: []string{"10.10.0.0/24"},
 			addrs: []hostAddr{{addr("10.10.0.1"), "cni0", true, true}, {addr("10.10.0.5"), "lo", true, true}},
-			want:  "10.10.0.5", local: true},
-		{name: "override that the host does not have", override: "10.10.0.5", subnets: []string{"10.10.0.0/24"},
-			addrs: []hostAddr{{addr("10.10.0.1"), "cni0", true, true}}, want: "10.10.0.5"},
-		{name: "override outside", override: "192.0.2.1", subnets: []string{"10.10.0.0/24"},
-			addrs: []hostAddr{{addr("192.0.2.1"), "eth0", true, true}}, want: "192.0.2.1", local: true, warn: true},
+			want:  "10.10.0.5", local: true,
+		},
+		{
+			name: "override that the host does not have", override: "10.10.0.5", subnets: []string{"10.10.0.0/24"},
+			addrs: []hostAddr{{addr("10.10.0.1"), "cni0", true, true}}, want: "10.10.0.5",
+		},
+		{
+			name: "override outside", override: "192.0.2.1", subnets: []string{"10.10.0.0/24"},
+			addrs: []hostAddr{{addr("192.0.2.1"), "eth0", true, true}}, want: "192.0.2.1", local: true, warn: true,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -37,7 +37,7 @@ type tunReader struct {
 	// ready is poll as a value, made once.
 	ready func(fd uintptr) bool
 	n     int
-	errno error
+	err   error // of the last read
 }
 
 func (r *tunReader) init() {
@@ -50,12 +50,12 @@ func (r *tunReader) init() {
 // poll reads once. It returns false, for "wait", only with empty hands.
 func (r *tunReader) poll(fd uintptr) bool {
 	for {
-		r.n, r.errno = unix.Read(int(fd), r.slab[r.off:r.off+tunMaxRead])
-		if r.errno != unix.EINTR {
+		r.n, r.err = unix.Read(int(fd), r.slab[r.off:r.off+tunMaxRead])
+		if !errors.Is(r.err, unix.EINTR) {
 			break
 		}
 	}
-	return r.errno != unix.EAGAIN || len(r.batch) > 0
+	return !errors.Is(r.err, unix.EAGAIN) || len(r.batch) > 0
 }
 
 // Run reads packets and hands them to Receive until ctx is done or the TUN is
@@ -87,15 +87,15 @@ func (t *TUN) readLoop() error {
 			t.flush()
 			return err
 		}
-		switch r.errno {
-		case nil:
+		switch {
+		case r.err == nil:
 			t.take(r.slab[r.off : r.off+r.n])
-		case unix.EAGAIN:
+		case errors.Is(r.err, unix.EAGAIN):
 			t.flush()
-		case unix.EBADFD:
+		case errors.Is(r.err, unix.EBADFD):
 			return errors.New("the device was deleted")
 		default:
-			return r.errno
+			return r.err
 		}
 		if len(r.batch) >= tunEnough || len(r.slab)-r.off < tunMaxRead {
 			t.flush()
@@ -122,10 +122,10 @@ func (t *TUN) take(b []byte) {
 		return
 	}
 	t.count.readSuper.Add(1)
-	switch err := r.split.Reset(h, pkt); err {
-	case nil:
+	switch err := r.split.Reset(h, pkt); {
+	case err == nil:
 		t.cutSuper()
-	case offload.ErrUnsupported:
+	case errors.Is(err, offload.ErrUnsupported):
 		t.count.unsupported.Add(1)
 	default:
 		t.count.malformed.Add(1)

@@ -122,8 +122,10 @@ func TestTUNUDP(t *testing.T) {
 		near, far netip.Addr
 		segment   int
 	}{
-		{"v4", near4, far4, 0}, {"v6", near6, far6, 0},
-		{"v4 GSO", near4, far4, 1200}, {"v6 GSO", near6, far6, 1200},
+		{"v4", near4, far4, 0},
+		{"v6", near6, far6, 0},
+		{"v4 GSO", near4, far4, 1200},
+		{"v6 GSO", near6, far6, 1200},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			tunNamespace(t)

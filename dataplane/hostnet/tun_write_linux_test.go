@@ -88,8 +88,11 @@ func TestTUNDropReasons(t *testing.T) {
 		errno  unix.Errno
 		reason string
 	}{
-		{unix.EAGAIN, "queue_full"}, {unix.ENOBUFS, "queue_full"}, {unix.ENOMEM, "queue_full"},
-		{unix.EIO, "down"}, {unix.EBADFD, "write_failed"},
+		{unix.EAGAIN, "queue_full"},
+		{unix.ENOBUFS, "queue_full"},
+		{unix.ENOMEM, "queue_full"},
+		{unix.EIO, "down"},
+		{unix.EBADFD, "write_failed"},
 	} {
 		t.Run(row.errno.Error(), func(t *testing.T) {
 			tunNamespace(t)
@@ -151,7 +154,7 @@ func TestTUNAllocs(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if tun.reader.errno == nil {
+			if tun.reader.err == nil {
 				tun.take(tun.reader.slab[tun.reader.off : tun.reader.off+tun.reader.n])
 			}
 		}

@@ -84,8 +84,12 @@ func TestNotOurs(t *testing.T) {
 	v4 := make([]byte, 60)
 	v4[0] = 0x45
 	s.Send([]dataplane.Packet{
-		{}, {Data: []byte{0x60}}, {Data: v4}, {Data: make([]byte, 70000)},
-		{Data: echoRequest(addrB, other, 1, 8)}, {Data: echoRequest(addrB, addrA, 1, 8)[:45]},
+		{},
+		{Data: []byte{0x60}},
+		{Data: v4},
+		{Data: make([]byte, 70000)},
+		{Data: echoRequest(addrB, other, 1, 8)},
+		{Data: echoRequest(addrB, addrA, 1, 8)[:45]},
 	})
 	newOutput(s).drain()
 	if answers != 0 {

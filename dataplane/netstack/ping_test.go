@@ -106,12 +106,18 @@ func TestPingICMPErrors(t *testing.T) {
 		answer func(req []byte) []byte
 		check  func(err error) bool
 	}{
-		{"unreachable", func(req []byte) []byte { return message(other, header.ICMPv6DstUnreachable, 0, req) },
-			func(err error) bool { return errors.Is(err, ErrUnreachable) }},
-		{"hop limit", func(req []byte) []byte { return message(addrB, header.ICMPv6TimeExceeded, 0, req) },
-			func(err error) bool { return errors.Is(err, ErrUnreachable) }},
-		{"too big", func(req []byte) []byte { return message(addrB, header.ICMPv6PacketTooBig, 1300, req) },
-			func(err error) bool { big := (*TooBigError)(nil); return errors.As(err, &big) && big.MTU == 1300 }},
+		{
+			"unreachable", func(req []byte) []byte { return message(other, header.ICMPv6DstUnreachable, 0, req) },
+			func(err error) bool { return errors.Is(err, ErrUnreachable) },
+		},
+		{
+			"hop limit", func(req []byte) []byte { return message(addrB, header.ICMPv6TimeExceeded, 0, req) },
+			func(err error) bool { return errors.Is(err, ErrUnreachable) },
+		},
+		{
+			"too big", func(req []byte) []byte { return message(addrB, header.ICMPv6PacketTooBig, 1300, req) },
+			func(err error) bool { big := (*TooBigError)(nil); return errors.As(err, &big) && big.MTU == 1300 },
+		},
 		{"answer", func(req []byte) []byte {
 			return message(addrB, header.ICMPv6EchoReply, binary.BigEndian.Uint32(req[44:]), nil)
 		}, func(err error) bool { return err == nil }},

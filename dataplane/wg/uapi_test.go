@@ -44,14 +44,16 @@ func TestRender(t *testing.T) {
 		{"nothing", nil, nil, ""},
 		{"no change", []dataplane.Peer{a, b}, []dataplane.Peer{a, b}, ""},
 		{
-			"new peers", nil, []dataplane.Peer{a, with(b, func(p *dataplane.Peer) { p.Preshared = psk })},
+			"new peers", nil,
+			[]dataplane.Peer{a, with(b, func(p *dataplane.Peer) { p.Preshared = psk })},
 			"public_key=" + hexOf(0xa) + "\nendpoint=peer:" + hexOf(0xa) + "\npersistent_keepalive_interval=25\n" +
 				"replace_allowed_ips=true\nallowed_ip=fd00::a/128\nallowed_ip=10.1.0.0/16\n" +
 				"public_key=" + hexOf(0xb) + "\npreshared_key=" + fmt.Sprintf("%x", raw) + "\nendpoint=peer:" + hexOf(0xb) +
 				"\nreplace_allowed_ips=true\nallowed_ip=fd00::b/128\n",
 		},
 		{
-			"subnet moves: the new owner first", []dataplane.Peer{a, b},
+			"subnet moves: the new owner first",
+			[]dataplane.Peer{a, b},
 			[]dataplane.Peer{
 				with(a, func(p *dataplane.Peer) { p.AllowedIPs = prefixes("fd00::a/128") }),
 				with(b, func(p *dataplane.Peer) { p.AllowedIPs = append(p.AllowedIPs, a.AllowedIPs[1]) }),
@@ -59,18 +61,21 @@ func TestRender(t *testing.T) {
 			"public_key=" + hexOf(0xb) + "\nupdate_only=true\nallowed_ip=10.1.0.0/16\n",
 		},
 		{
-			"subnet lost", []dataplane.Peer{a, b},
+			"subnet lost",
+			[]dataplane.Peer{a, b},
 			[]dataplane.Peer{with(a, func(p *dataplane.Peer) { p.AllowedIPs = prefixes("fd00::a/128") }), b},
 			"public_key=" + hexOf(0xa) + "\nupdate_only=true\nallowed_ip=-10.1.0.0/16\n",
 		},
 		{
-			"peer leaves, its subnet moves", []dataplane.Peer{a, b},
+			"peer leaves, its subnet moves",
+			[]dataplane.Peer{a, b},
 			[]dataplane.Peer{with(b, func(p *dataplane.Peer) { p.AllowedIPs = append(p.AllowedIPs, a.AllowedIPs[1]) })},
 			"public_key=" + hexOf(0xb) + "\nupdate_only=true\nallowed_ip=10.1.0.0/16\n" +
 				"public_key=" + hexOf(0xa) + "\nupdate_only=true\nremove=true\n",
 		},
 		{
-			"endpoint, names and role are not the device's", []dataplane.Peer{b},
+			"endpoint, names and role are not the device's",
+			[]dataplane.Peer{b},
 			[]dataplane.Peer{with(b, func(p *dataplane.Peer) { p.Endpoint, p.Node, p.Hub = addr("192.0.2.1:1"), "n", true })},
 			"",
 		},
@@ -82,7 +87,9 @@ func TestRender(t *testing.T) {
 				"\npersistent_keepalive_interval=1\n",
 		},
 		{
-			"keepalive off", []dataplane.Peer{a}, []dataplane.Peer{with(a, func(p *dataplane.Peer) { p.Keepalive = 0 })},
+			"keepalive off",
+			[]dataplane.Peer{a},
+			[]dataplane.Peer{with(a, func(p *dataplane.Peer) { p.Keepalive = 0 })},
 			"public_key=" + hexOf(0xa) + "\nupdate_only=true\npersistent_keepalive_interval=0\n",
 		},
 	} {

@@ -154,7 +154,7 @@ func super(p []byte, gso int) (Header, []byte) {
 	}
 	binary.BigEndian.PutUint16(p[l.l4+l.checksumOffset():], ^naive(pseudoOf(p, l.l4, l.proto)))
 	return Header{
-		Flags: FlagNeedsChecksum, GSOType: uint8(l.gsoType()), GSOSize: uint16(gso),
+		Flags: FlagNeedsChecksum, GSOType: l.gsoType(), GSOSize: uint16(gso),
 		ChecksumStart: uint16(l.l4), ChecksumOffset: uint16(l.checksumOffset()),
 	}, p
 }

@@ -2,6 +2,7 @@ package offload
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 )
@@ -86,15 +87,21 @@ func TestSplitRefuses(t *testing.T) {
 		{"version 5", tcp, func(h *Header, p []byte) []byte { p[0] = 0x55; return p }, ErrUnsupported},
 		{"empty", tcp, func(h *Header, p []byte) []byte { return nil }, ErrUnsupported},
 		{"no payload", spec{ttl: 64, flags: tcpACK}, func(h *Header, p []byte) []byte { return p }, ErrMalformed},
-		{"IPv6 fragment header", spec{v6: true, flags: tcpACK, payload: pattern(3000, 0)},
-			func(h *Header, p []byte) []byte { p[6] = 44; return p }, ErrUnsupported},
-		{"IPv6 chain past the end", spec{v6: true, flags: tcpACK, payload: pattern(3000, 0)},
-			func(h *Header, p []byte) []byte { p[6], p[40], p[41] = 60, 60, 255; return p[:60] }, ErrUnsupported},
+		{
+			"IPv6 fragment header",
+			spec{v6: true, flags: tcpACK, payload: pattern(3000, 0)},
+			func(h *Header, p []byte) []byte { p[6] = 44; return p }, ErrUnsupported,
+		},
+		{
+			"IPv6 chain past the end",
+			spec{v6: true, flags: tcpACK, payload: pattern(3000, 0)},
+			func(h *Header, p []byte) []byte { p[6], p[40], p[41] = 60, 60, 255; return p[:60] }, ErrUnsupported,
+		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			h, p := super(row.spec.build(), 1000)
 			got, err := cut(h, row.change(&h, p))
-			if err != row.want || got != nil {
+			if !errors.Is(err, row.want) || got != nil {
 				t.Fatalf("%d packets, %v; want %v", len(got), err, row.want)
 			}
 		})
@@ -140,7 +147,7 @@ func TestComplete(t *testing.T) {
 				t.Fatalf("%v\n got %x\nwant %x", err, p, want)
 			}
 			h.ChecksumStart = uint16(len(p) - 1)
-			if err := Complete(h, p); err != ErrMalformed {
+			if err := Complete(h, p); !errors.Is(err, ErrMalformed) {
 				t.Fatalf("checksum past the end: %v", err)
 			}
 			if err := Complete(Header{}, p); err != nil || !bytes.Equal(p, want) {
