@@ -4,11 +4,14 @@
 set -u
 want="wg:wireguard-tools"
 if [ "${1:-}" = bench ]; then
-	want="$want nebula:nebula openvpn:openvpn charon-cmd:charon-cmd"
+	want="$want nebula:nebula openvpn:openvpn swanctl:strongswan-swanctl"
+	want="$want usr/lib/ipsec/charon:strongswan-charon"
+	want="$want usr/lib/ipsec/plugins/libstrongswan-openssl.so:libstrongswan-standard-plugins"
+	want="$want usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so:libcharon-extra-plugins"
 fi
 missing=""
 for w in $want; do
-	command -v "${w%%:*}" >/dev/null 2>&1 || missing="$missing ${w#*:}"
+	[ -e "/${w%%:*}" ] || command -v "${w%%:*}" >/dev/null 2>&1 || missing="$missing ${w#*:}"
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,7 @@ const (
 // left where the kernel has no IPsec. The kernel-libipsec plugin comes before
 // kernel-netlink, which then only does routes.
 const charonConfig = `charon {
-  load = aes sha2 hmac kdf gcm openssl curve25519 random nonce kernel-libipsec kernel-netlink socket-default vici
+  load = aes sha1 sha2 hmac kdf openssl gcm curve25519 random nonce kernel-libipsec kernel-netlink socket-default vici
   filelog { stderr { default = 0 } }
 }
 `
@@ -86,6 +87,12 @@ secrets {
   ike-bench { secret = "%s"
   }
 }
-`, own.wanIP, other.wanIP, own.gw.Name, other.gw.Name, joinPrefixes(own.subnets()), joinPrefixes(other.subnets()),
+`, own.wanIP, other.wanIP, own.gw.Name, other.gw.Name, selector(own), selector(other),
 		[2]string{"none", "start"}[i], secret)
+}
+
+// selector returns both subnets of a domain as one: the gateway must have an
+// address in each traffic selector, or the plugin installs no route for it.
+func selector(s *side) netip.Prefix {
+	return netip.PrefixFrom(s.gw.Subnets[0].Addr(), s.gw.Subnets[0].Bits()-1).Masked()
 }
