@@ -2,6 +2,7 @@ package vxlan
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -276,7 +277,9 @@ func (s *scene) tcpOut(t *testing.T) {
 			accepted <- c
 		}
 	}()
-	c, err := gonet.DialTCP(s.pod.Stack, fullAddr(netip.AddrPortFrom(s.theirPod, 81)), s.pod.proto())
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	c, err := gonet.DialContextTCP(ctx, s.pod.Stack, fullAddr(netip.AddrPortFrom(s.theirPod, 81)), s.pod.proto())
 	if err != nil {
 		t.Fatalf("%v; %s", err, s.drops())
 	}

@@ -26,7 +26,8 @@ const (
 func testVTEPs() []dataplane.VTEP {
 	return []dataplane.VTEP{
 		{Node: "node", Addr: node, Sources: []netip.Prefix{
-			netip.MustParsePrefix("10.244.3.0/24"), netip.MustParsePrefix("fd00:3::/64")}},
+			netip.MustParsePrefix("10.244.3.0/24"), netip.MustParsePrefix("fd00:3::/64"),
+		}},
 		{Node: "gateway", Addr: gateway, Sources: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -156,7 +157,8 @@ func TestNewErrors(t *testing.T) {
 	}
 }
 
-// TestRun: a cancelled Run returns nil with its socket closed.
+// TestRun: a cancelled Run returns nil, with its socket closed and its goroutines
+// gone.
 func TestRun(t *testing.T) {
 	port := freePort(t)
 	for range 3 {
@@ -171,6 +173,10 @@ func TestRun(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatalf("Run = %v, want nil", err)
 		}
+	}
+	stacks := make([]byte, 1<<20)
+	if stacks = stacks[:runtime.Stack(stacks, true)]; bytes.Contains(stacks, []byte("vxlan.(*Endpoint)")) {
+		t.Errorf("something still runs:\n%s", stacks)
 	}
 }
 

@@ -36,7 +36,7 @@ func newTestStack(t testing.TB, link stack.LinkEndpoint, route netip.Prefix, add
 		t.Fatalf("NIC: %s", err)
 	}
 	for _, p := range addrs {
-		proto := tcpip.NetworkProtocolNumber(gheader.IPv4ProtocolNumber)
+		proto := gheader.IPv4ProtocolNumber
 		if p.Addr().Is6() {
 			proto = gheader.IPv6ProtocolNumber
 		}
@@ -88,7 +88,7 @@ func newPod(t testing.TB, addr netip.Addr) *pod {
 // Send is what the Endpoint calls.
 func (p *pod) Send(batch []dataplane.Packet) {
 	for _, in := range batch {
-		proto := tcpip.NetworkProtocolNumber(gheader.IPv4ProtocolNumber)
+		proto := gheader.IPv4ProtocolNumber
 		if in.Data[0]>>4 == 6 {
 			proto = gheader.IPv6ProtocolNumber
 		}

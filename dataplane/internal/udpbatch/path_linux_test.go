@@ -100,6 +100,7 @@ func TestSmallPath(t *testing.T) {
 			var calls []uint64
 			for _, size := range []int{1400, 1400, 1400, 1200, 1200} {
 				msgs := sized(rx, 40, size)
+				msgs[39].Payload = msgs[39].Payload[:7] // a shorter last one
 				before := tx.count.txCalls.Load()
 				if n := tx.Write(msgs); n != len(msgs) {
 					t.Fatalf("Write = %d, want %d: %v", n, len(msgs), tx.Counters("t"))
@@ -205,5 +206,34 @@ func TestFullSocket(t *testing.T) {
 				t.Errorf("a stuck socket held Write for %s", d)
 			}
 		})
+	}
+}
+
+// TestLocal: Message.Local is the source address, also between messages that
+// could otherwise leave as one.
+func TestLocal(t *testing.T) {
+	tx, rx := listen(t, Config{PacketInfo: true}, netip.IPv4Unspecified()), listen(t, Config{}, loopbacks[0])
+	want := make([]netip.Addr, 40)
+	msgs := sized(rx, len(want), 100)
+	for i := range msgs {
+		want[i] = netip.AddrFrom4([4]byte{127, 0, 0, byte(10 + i/10)})
+		if i >= 30 {
+			want[i] = loopbacks[0] // the kernel's choice
+		} else {
+			msgs[i].Local = want[i]
+		}
+	}
+	if n := tx.Write(msgs); n != len(msgs) {
+		t.Fatalf("Write = %d, want %d", n, len(msgs))
+	}
+	dst := make([]Datagram, 64)
+	for got := 0; got < len(want); {
+		n := read(t, rx, dst)
+		for _, d := range dst[:n] {
+			if d.From.Addr() != want[got] {
+				t.Fatalf("datagram %d from %s, want %s", got, d.From, want[got])
+			}
+			got++
+		}
 	}
 }

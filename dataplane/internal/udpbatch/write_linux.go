@@ -22,8 +22,6 @@ type run struct {
 	last int // bytes of the last
 }
 
-func (r run) total() int { return (r.n-1)*r.size + r.last }
-
 // txBatch is what one sendmmsg takes.
 type txBatch struct {
 	n     int
