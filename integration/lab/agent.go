@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -31,6 +32,9 @@ type AgentConfig struct {
 	Args     []string   // further arguments
 	Env      []string   // further environment, NAME=value
 	Binary   string     // empty means Corax()
+	// User is whom the agent runs as; nil means the lab's user. Its files must
+	// be in reach of that user.
+	User *syscall.Credential
 }
 
 // Agent is a real corax agent on a host. Its methods are not for concurrent use,
@@ -98,6 +102,7 @@ func (a *Agent) Start() error {
 	cmd := exec.Command(a.cfg.Binary, append(args, a.cfg.Args...)...)
 	cmd.Env = append(os.Environ(), a.cfg.Env...)
 	cmd.Dir = a.Host.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.cfg.User}
 	p, err := a.Host.Start("agent", cmd)
 	if err == nil {
 		a.proc = p
@@ -131,6 +136,9 @@ func (a *Agent) Restart() error {
 
 // SetArgs replaces the further arguments for the next start.
 func (a *Agent) SetArgs(args ...string) { a.cfg.Args = args }
+
+// SetUser replaces the user for the next start.
+func (a *Agent) SetUser(u *syscall.Credential) { a.cfg.User = u }
 
 // Command runs a client command such as "status" on the agent's host and returns
 // its standard output.

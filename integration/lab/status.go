@@ -3,8 +3,8 @@
 package lab
 
 import (
-	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // Status is what a lab wants to know of GET /v1/status.
@@ -13,11 +13,13 @@ type Status struct {
 	Gateway        string            `json:"gateway"`
 	Role           string            `json:"role"`
 	Datapath       string            `json:"datapath"`
+	DatapathReason string            `json:"datapathReason"`
 	PublicKey      string            `json:"publicKey"`
 	OverlayAddress string            `json:"overlayAddress"`
 	MTU            int               `json:"mtu"`
-	Problems       []json.RawMessage `json:"problems"`
+	Problems       []string          `json:"problems"`
 	Peers          []StatusPeer      `json:"peers"`
+	Counters       map[string]uint64 `json:"counters"` // name or name{reason}
 }
 
 // StatusPeer is one peer of a Status.
@@ -64,4 +66,37 @@ func Reached(nodes ...string) func(*Status) error {
 		}
 		return nil
 	}
+}
+
+// Troubled makes a function for Agent.WaitStatus: each of the texts stands in a
+// problem.
+func Troubled(texts ...string) func(*Status) error {
+	return func(s *Status) error {
+		for _, text := range texts {
+			if !s.Problem(text) {
+				return fmt.Errorf("no problem says %q, but %q", text, s.Problems)
+			}
+		}
+		return nil
+	}
+}
+
+// Untroubled makes a function for Agent.WaitStatus: there is no problem.
+func Untroubled() func(*Status) error {
+	return func(s *Status) error {
+		if len(s.Problems) > 0 {
+			return fmt.Errorf("problems: %q", s.Problems)
+		}
+		return nil
+	}
+}
+
+// Problem reports whether one of the problems contains the text.
+func (s *Status) Problem(text string) bool {
+	for _, p := range s.Problems {
+		if strings.Contains(p, text) {
+			return true
+		}
+	}
+	return false
 }
