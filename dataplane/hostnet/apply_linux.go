@@ -56,6 +56,7 @@ func (a *applying) run(ctx context.Context) error {
 	a.did(a.syncRoutes(ctx, wantRoutes(routes, a.links(link, routes), a.state.MTU, src)))
 	a.did(a.syncRules(true))
 	if link != nil {
+		a.changes += syncMTU6(link, a.state.MTU, routes)
 		a.applyNFT(src)
 		a.problem(legacyProblems(a.name)...)
 	}

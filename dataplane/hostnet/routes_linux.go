@@ -60,10 +60,7 @@ func wantRoutes(routes []dataplane.HostRoute, links [2]int, mtu int, src [2]sour
 		a := routeAttrs{link: link, mtu: cmp.Or(r.MTU, mtu)}
 		k := routeKey{prefix: p}
 		if p.Addr().Is6() {
-			k.metric = metric6
-			if a.mtu != 0 {
-				a.mtu = max(a.mtu, dataplane.MinMTU6)
-			}
+			k.metric, a.mtu = metric6, routeMTU6(r, mtu)
 		}
 		if s := src[familyIndex(p.Addr())]; s.local {
 			a.src = s.addr
