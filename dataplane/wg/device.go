@@ -132,6 +132,7 @@ func (d *Device) Run(ctx context.Context) error {
 			wg.Go(func() { u.serve(ctx, dev.IpcHandle) })
 		}
 	}
+	wg.Go(func() { d.bind.resendLoop(ctx) })
 	select {
 	case <-ctx.Done():
 	case <-dev.Wait():

@@ -49,8 +49,9 @@ type peer struct {
 	initiated atomic.Bool
 	flow      flow
 
-	mu   sync.Mutex // guards kept
-	kept kept
+	mu      sync.Mutex // guards kept and pending
+	kept    kept
+	pending pending
 
 	indices ring // guarded by table.mu
 	seen    seen // guarded by Device.statusMu

@@ -176,6 +176,7 @@ func (r *receiver) reply(g *udpbatch.Datagram, i uint32) conn.Endpoint {
 	}
 	if p != nil {
 		p.heard.Store(r.now)
+		p.answered(i)
 	}
 	return newSource(g.From, g.Local, r.now, p)
 }

@@ -44,6 +44,9 @@ func (b *bind) sendPeer(bufs [][]byte, p *peer) error {
 	}
 	w := p.path.Load()
 	if w != nil {
+		if kind == KindInitiation {
+			p.await(msg, time.Now())
+		}
 		b.write(bufs, w.addr, w.local)
 		return nil
 	}
@@ -137,6 +140,7 @@ func (b *bind) release(p *peer) {
 		b.drops.add(dropHandshakeExpired, 1)
 		return
 	}
+	p.await(k.msg[:k.n], time.Now())
 	b.write([][]byte{k.msg[:k.n]}, w.addr, w.local)
 }
 

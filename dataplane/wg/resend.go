@@ -1,0 +1,80 @@
+package wg
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// resendEvery is how long an initiation stays unanswered before it is sent
+	// once more. WireGuard itself waits five seconds, which an agent that
+	// starts a moment before its hub would spend in silence.
+	resendEvery = time.Second
+	// maxResends bounds the copies: then WireGuard makes a new initiation.
+	maxResends = 3
+)
+
+// pending is the initiation that a peer has not answered yet. The same bytes may
+// go out again: a responder that had the first takes the copy for a replay, one
+// that had not takes it for what it is.
+type pending struct {
+	n       int // length; zero: nothing is pending
+	resends int
+	at      time.Time // sent last
+	msg     [sizeInitiation]byte
+}
+
+// await notes an initiation that is being sent.
+func (p *peer) await(msg []byte, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pending = pending{at: now}
+	p.pending.n = copy(p.pending.msg[:], msg)
+}
+
+// answered ends the wait for an answer to the initiation of session index i.
+func (p *peer) answered(i uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pending.n > 0 && index(p.pending.msg[:], offSender) == i {
+		p.pending.n = 0
+	}
+}
+
+// overdue returns a copy of the initiation when it is time to send it again.
+func (p *peer) overdue(now time.Time) (msg []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := &p.pending
+	if d.n == 0 || now.Sub(d.at) < resendEvery {
+		return nil
+	}
+	if d.resends++; d.resends > maxResends {
+		d.n = 0
+		return nil
+	}
+	d.at = now
+	return append([]byte(nil), d.msg[:d.n]...)
+}
+
+// resendLoop sends unanswered initiations again until ctx ends.
+func (b *bind) resendLoop(ctx context.Context) {
+	tick := time.NewTicker(resendEvery / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, p := range b.table.all() {
+				w := p.path.Load()
+				if w == nil {
+					continue
+				}
+				if msg := p.overdue(now); msg != nil {
+					b.write([][]byte{msg}, w.addr, w.local)
+				}
+			}
+		}
+	}
+}
