@@ -14,14 +14,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
 const (
-	healthPort = 10284
-	stopGrace  = 10 * time.Second
+	metricsPort = 10283
+	healthPort  = 10284
+	stopGrace   = 10 * time.Second
 )
 
 // AgentConfig configures one corax agent.
@@ -166,6 +168,26 @@ func (a *Agent) Status(ctx context.Context) (*Status, error) {
 		return nil, fmt.Errorf("lab: status of %s: %w", a.Host.Name, err)
 	}
 	return s, nil
+}
+
+// Metrics returns the samples without labels of GET /metrics, by name.
+func (a *Agent) Metrics(ctx context.Context) (map[string]float64, error) {
+	url := "http://" + netip.AddrPortFrom(a.cfg.NodeIP, metricsPort).String() + "/metrics"
+	b, err := get(ctx, a.Host.Dial, url)
+	if err != nil {
+		return nil, fmt.Errorf("lab: metrics of %s: %w", a.Host.Name, err)
+	}
+	samples := make(map[string]float64)
+	for line := range strings.Lines(string(b)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || strings.ContainsAny(name, "#{") {
+			continue
+		}
+		if samples[name], err = strconv.ParseFloat(value, 64); err != nil {
+			return nil, fmt.Errorf("lab: metrics of %s: %s: %w", a.Host.Name, name, err)
+		}
+	}
+	return samples, nil
 }
 
 // Ready asks /readyz once; nil means ready.

@@ -209,6 +209,14 @@ func (h *Host) Route(routes ...Route) {
 	}
 }
 
+// DelRoute removes the route to a prefix that Route added to the main table.
+func (h *Host) DelRoute(dst netip.Prefix) {
+	if h.lab.failed(nil) {
+		return
+	}
+	h.try("remove route "+dst.String(), h.nl.RouteDel(&netlink.Route{Dst: ipNet(dst)}))
+}
+
 // AddAddr adds addresses to a link of the host. They are usable at once.
 func (h *Host) AddAddr(link string, addrs ...netip.Prefix) {
 	if h.lab.failed(nil) {
@@ -227,6 +235,35 @@ func (h *Host) AddAddr(link string, addrs ...netip.Prefix) {
 		}
 		h.try("address "+a.String(), h.nl.AddrReplace(l, na))
 	}
+}
+
+// DelAddr takes addresses off a link of the host.
+func (h *Host) DelAddr(link string, addrs ...netip.Prefix) {
+	if h.lab.failed(nil) {
+		return
+	}
+	l, err := h.nl.LinkByName(link)
+	if err != nil {
+		h.try("link "+link, err)
+		return
+	}
+	for _, a := range addrs {
+		na := &netlink.Addr{IPNet: ipNet(a)}
+		na.IP = a.Addr().AsSlice()
+		h.try("remove address "+a.String(), h.nl.AddrDel(l, na))
+	}
+}
+
+// DelLink deletes a link of the host.
+func (h *Host) DelLink(link string) {
+	if h.lab.failed(nil) {
+		return
+	}
+	l, err := h.nl.LinkByName(link)
+	if err == nil {
+		err = h.nl.LinkDel(l)
+	}
+	h.try("delete link "+link, err)
 }
 
 // linkAddr returns the first address of a family that a link has, not counting

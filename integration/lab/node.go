@@ -5,6 +5,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/google/nftables"
@@ -88,7 +89,12 @@ func (n *Node) AttachNode(lan *LAN, addrs ...netip.Prefix) {
 
 // Pod makes a pod behind the node, with the next free address of each subnet.
 // In the lab it is called NODE.NAME.
-func (n *Node) Pod(name string) *Pod {
+func (n *Node) Pod(name string) *Pod { return n.PodIn(name, n.Subnets...) }
+
+// PodIn makes a pod with addresses of the given subnets, at most one per family.
+// A subnet that is none of the node's own comes to the node with it: the pod
+// bridge gets its first address.
+func (n *Node) PodIn(name string, subnets ...netip.Prefix) *Pod {
 	p := &Pod{Host: n.lab.Host(n.Name + "." + name), Node: n}
 	n.Pods = append(n.Pods, p)
 	if n.lab.failed(nil) {
@@ -96,8 +102,12 @@ func (n *Node) Pod(name string) *Pod {
 	}
 	port := "veth" + strconv.Itoa(len(n.Pods))
 	n.try("pod "+name, plug(n.nl, CNIBridge, port, n.cfg.PodMTU, p.Host, "eth0"))
-	for _, s := range n.Subnets {
+	for _, s := range subnets {
 		gw := s.Masked().Addr().Next()
+		if !slices.Contains(n.Subnets, s) {
+			n.AddAddr(CNIBridge, netip.PrefixFrom(gw, s.Bits()))
+			n.Route(Route{Dst: s, Dev: CNIBridge}) // it may have been elsewhere
+		}
 		ip := gw
 		for range n.Pods {
 			ip = ip.Next()
@@ -111,6 +121,15 @@ func (n *Node) Pod(name string) *Pod {
 		}
 	}
 	return p
+}
+
+// LeavePods undoes what PodIn did for subnets that are none of the node's own:
+// they have left it.
+func (n *Node) LeavePods(subnets ...netip.Prefix) {
+	for _, s := range subnets {
+		n.DelRoute(s)
+		n.DelAddr(CNIBridge, netip.PrefixFrom(s.Masked().Addr().Next(), s.Bits()))
+	}
 }
 
 // RoutePods lays the routes of a CNI plugin without an overlay: each node

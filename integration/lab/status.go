@@ -5,6 +5,7 @@ package lab
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Status is what a lab wants to know of GET /v1/status.
@@ -35,11 +36,12 @@ type StatusPeer struct {
 		Via      []string `json:"via"`
 		Why      string   `json:"why"`
 	} `json:"path"`
-	RTTMillis float64 `json:"rttMillis"`
-	LossRatio float64 `json:"lossRatio"`
-	MTU       int     `json:"mtu"`
-	RxBytes   uint64  `json:"rxBytes"`
-	TxBytes   uint64  `json:"txBytes"`
+	RTTMillis     float64   `json:"rttMillis"`
+	LossRatio     float64   `json:"lossRatio"`
+	MTU           int       `json:"mtu"`
+	LastHandshake time.Time `json:"lastHandshake"` // zero: none yet
+	RxBytes       uint64    `json:"rxBytes"`
+	TxBytes       uint64    `json:"txBytes"`
 }
 
 // Peer returns the peer on a node; nil when there is none.
