@@ -83,14 +83,12 @@ func Troubled(texts ...string) func(*Status) error {
 	}
 }
 
-// Untroubled makes a function for Agent.WaitStatus: there is no problem.
-func Untroubled() func(*Status) error {
-	return func(s *Status) error {
-		if len(s.Problems) > 0 {
-			return fmt.Errorf("problems: %q", s.Problems)
-		}
-		return nil
+// Untroubled is a function for Agent.WaitStatus: there is no problem.
+func Untroubled(s *Status) error {
+	if len(s.Problems) > 0 {
+		return fmt.Errorf("problems: %q", s.Problems)
 	}
+	return nil
 }
 
 // Problem reports whether one of the problems contains the text.

@@ -1,0 +1,163 @@
+//go:build linux
+
+package tunnel_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"corax/integration/lab"
+)
+
+const (
+	faultPort = 7400
+	// faultPause is how long a bystander's transfer may pause on a busy machine.
+	faultPause = 5 * time.Second
+)
+
+// faults is a cloud and one edge with running agents, and a TCP flow between
+// pods of their plain nodes that nothing in a test may disturb.
+type faults struct {
+	*lab.Topology
+	t    *testing.T
+	flow *lab.Flow
+}
+
+// newFaults starts everything. The flow is checked when the test ends.
+func newFaults(t *testing.T, opt lab.Options) *faults {
+	t.Helper()
+	f := prepareFaults(t, opt)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	for _, a := range f.Agents() {
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.ready(ctx)
+	f.startFlow(ctx)
+	return f
+}
+
+// prepareFaults builds everything, and starts no agent.
+func prepareFaults(t *testing.T, opt lab.Options) *faults {
+	t.Helper()
+	opt.Edges = max(opt.Edges, 1)
+	f := &faults{Topology: lab.Standard(lab.ForTest(t), opt), t: t}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := f.Prepare(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range f.Nodes() {
+		if _, err := n.Pods[0].Serve(faultPort); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f
+}
+
+func (f *faults) cloud() *lab.Domain { return f.Domains[0] }
+func (f *faults) edge() *lab.Domain  { return f.Domains[1] }
+
+// hub is the agent of the cloud's gateway node.
+func (f *faults) hub() *lab.Agent { return f.cloud().Agents[0] }
+
+func (f *faults) ready(ctx context.Context) {
+	f.t.Helper()
+	for _, a := range f.Agents() {
+		if err := a.WaitReady(ctx); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+// startFlow starts the transfer, from the edge to the cloud.
+func (f *faults) startFlow(ctx context.Context) {
+	t := f.t
+	t.Helper()
+	from, to := f.edge().Nodes[1].Pods[0], f.cloud().Nodes[1].Pods[0]
+	if _, err := from.PingUntil(ctx, to.IP, lab.PingOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	flow, err := from.StartFlow(ctx, netip.AddrPortFrom(to.IP, faultPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.flow = flow
+	t.Cleanup(func() {
+		f.undisturbed()
+		_, _ = flow.Stop()
+	})
+	if err := flow.WaitMove(ctx); err != nil {
+		t.Fatal(err)
+	}
+	flow.Reset()
+}
+
+// undisturbed checks the flow.
+func (f *faults) undisturbed() {
+	f.t.Helper()
+	r, err := f.flow.Result()
+	if err != nil || r.Longest > faultPause {
+		f.t.Errorf("a bystander's transfer paused for %v, error %v", r.Longest, err)
+	}
+}
+
+// status asks an agent, which must answer soon whatever goes on.
+func (f *faults) status(a *lab.Agent) *lab.Status {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(f.t.Context(), 5*time.Second)
+	defer cancel()
+	s, err := a.Status(ctx)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return s
+}
+
+// await waits until ok accepts the agent's status.
+func (f *faults) await(t *testing.T, a *lab.Agent, within time.Duration, ok func(*lab.Status) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	if err := a.WaitStatus(ctx, ok); err != nil {
+		t.Error(err)
+	}
+}
+
+// counted makes a function for await: the counter has grown to n.
+func counted(name string, n uint64) func(*lab.Status) error {
+	return func(s *lab.Status) error {
+		if got := s.Counters[name]; got < n {
+			return fmt.Errorf("%s is %d, want %d", name, got, n)
+		}
+		return nil
+	}
+}
+
+// resident returns the memory of a process in bytes.
+func resident(t *testing.T, p *lab.Process) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if kb, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(kb), "kB")), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n << 10
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}
