@@ -3,10 +3,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +32,33 @@ func processor() string {
 		}
 	}
 	return runtime.GOARCH
+}
+
+const (
+	quietSample = 300 * time.Millisecond
+	quietShare  = 0.1 // of all processors
+)
+
+// awaitQuiet waits until other programs leave the machine alone, but not longer
+// than limit: figures taken beside a compiler say little.
+func awaitQuiet(ctx context.Context, limit time.Duration) error {
+	for start := time.Now(); time.Since(start) < limit; {
+		before, err := cpuOfMachine()
+		if err != nil {
+			return err
+		}
+		if err := wait(ctx, quietSample); err != nil {
+			return err
+		}
+		after, err := cpuOfMachine()
+		if err != nil {
+			return err
+		}
+		if (after - before).Seconds() <= quietShare*quietSample.Seconds()*float64(runtime.NumCPU()) {
+			return nil
+		}
+	}
+	return nil
 }
 
 // load returns the average load of the last minute: at the start of a good run

@@ -38,6 +38,7 @@ func run() int {
 	names := flag.String("systems", "all", "which ones, comma separated: kernel, wireguard-go, wireguard-go-1, corax, nebula, openvpn, libipsec")
 	rounds := flag.Int("rounds", 5, "how often each system is measured")
 	seconds := flag.Float64("seconds", 5, "how long each TCP direction is measured; UDP sizes half of it")
+	quiet := flag.Duration("quiet", 15*time.Second, "before each measurement wait until the machine is idle, at most this long")
 	perf := flag.String("perf", "", "write profiles of the TCP runs to this `directory` (needs linux-perf; slows everything)")
 	flag.Parse()
 
@@ -48,7 +49,7 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "corax bench:", errors.Join(err, errors.New("see -h")))
 		return 3
 	}
-	p := plan{seconds: time.Duration(*seconds * float64(time.Second)), perf: *perf}
+	p := plan{seconds: time.Duration(*seconds * float64(time.Second)), quiet: *quiet, perf: *perf}
 	fmt.Println(machine())
 	r, err := measureAll(ctx, chosen, *rounds, p, os.Stdout)
 	if err != nil {
@@ -90,7 +91,11 @@ func measureAll(ctx context.Context, chosen []system, rounds int, p plan, out io
 			if failed[k] {
 				continue
 			}
-			f, err := round(ctx, s, p)
+			err := awaitQuiet(ctx, p.quiet)
+			var f figures
+			if err == nil {
+				f, err = round(ctx, s, p)
+			}
 			if ctx.Err() != nil {
 				return r, errors.Join(append(errs, context.Cause(ctx))...)
 			}

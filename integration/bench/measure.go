@@ -46,6 +46,7 @@ type figures struct {
 // plan says how long to measure.
 type plan struct {
 	seconds time.Duration // each TCP direction, and half of it each UDP size
+	quiet   time.Duration // how long to wait for an idle machine, at most
 	perf    string        // directory for profiles; empty: none
 }
 
