@@ -40,9 +40,31 @@ func (d drop) String() string {
 }
 
 // drops counts per reason. The zero value is ready; it is safe for concurrent use.
-type drops struct{ n [dropCount]atomic.Uint64 }
+type drops struct {
+	n [dropCount]atomic.Uint64
+	// named is how many initiations were counted by a closer reason than
+	// dropInitiation, which wireguard-go tells of them next.
+	named atomic.Int64
+}
 
 func (d *drops) add(why drop, n int) { d.n[why].Add(uint64(n)) }
+
+// addTold counts one packet whose drop wireguard-go tells of, maybe twice. Its
+// handshake workers do so at the same time: which of two initiations gets which
+// reason does not matter, only that each is counted once.
+func (d *drops) addTold(why drop) {
+	switch why {
+	case dropReplay, dropFlood:
+		d.named.Add(1)
+	case dropInitiation:
+		for n := d.named.Load(); n > 0; n = d.named.Load() {
+			if d.named.CompareAndSwap(n, n-1) {
+				return
+			}
+		}
+	}
+	d.add(why, 1)
+}
 
 func (d *drops) list() []dataplane.Counter {
 	out := make([]dataplane.Counter, dropCount)

@@ -1,6 +1,9 @@
 package wg
 
-import "testing"
+import (
+	"sync"
+	"testing"
+)
 
 func TestDropNames(t *testing.T) {
 	seen := make(map[string]bool)
@@ -12,5 +15,33 @@ func TestDropNames(t *testing.T) {
 	}
 	if len(seen) != int(dropCount) {
 		t.Errorf("%d reasons, want %d", len(seen), dropCount)
+	}
+}
+
+// TestInitiationCountsOnce: wireguard-go tells of a replay twice, and counts of
+// it are one per message, whoever speaks first.
+func TestInitiationCountsOnce(t *testing.T) {
+	var d drops
+	log := newLogger(nil, &d, newWindow())
+	const replay = "%v - ConsumeMessageInitiation: handshake replay @ %v"
+	const flood = "%v - ConsumeMessageInitiation: handshake flood"
+	const invalid = "Received invalid initiation message from %s"
+	var wg sync.WaitGroup
+	for range 4 { // handshake workers
+		wg.Go(func() {
+			for range 1000 {
+				log.Verbosef(replay)
+				log.Verbosef(invalid)
+				log.Verbosef(invalid)
+				log.Verbosef(flood)
+				log.Verbosef(invalid)
+			}
+		})
+	}
+	wg.Wait()
+	for why, want := range map[drop]uint64{dropReplay: 4000, dropFlood: 4000, dropInitiation: 4000} {
+		if got := d.n[why].Load(); got != want {
+			t.Errorf("%s: %d, want %d", why, got, want)
+		}
 	}
 }

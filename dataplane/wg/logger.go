@@ -38,7 +38,7 @@ func newLogger(log *slog.Logger, d *drops, in *window) *device.Logger {
 		Verbosef: func(format string, args ...any) {
 			if why, ok := counted[format]; ok {
 				if why < dropCount {
-					d.add(why, 1)
+					d.addTold(why)
 				}
 				if why == dropSource || why == dropInner {
 					in.take(1)
