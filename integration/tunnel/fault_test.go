@@ -19,6 +19,8 @@ const (
 	faultPort = 7400
 	// faultPause is how long a bystander's transfer may pause on a busy machine.
 	faultPause = 5 * time.Second
+	// faultMemory is what an agent may take under load, in bytes.
+	faultMemory = 150 << 20
 )
 
 // faults is a cloud and one edge with running agents, and a TCP flow between
@@ -139,6 +141,38 @@ func counted(name string, n uint64) func(*lab.Status) error {
 			return fmt.Errorf("%s is %d, want %d", name, got, n)
 		}
 		return nil
+	}
+}
+
+// countsOnce calls send three times, and wants the agent to count each under the
+// one counter named, and nothing else. Multicast is the kernel's own doing: it
+// announces itself on every new link.
+func (f *faults) countsOnce(t *testing.T, a *lab.Agent, counter string, send func()) {
+	t.Helper()
+	const times, noise = 3, "fabric_drop_total{multicast}"
+	before := f.status(a).Counters
+	for range times {
+		send()
+	}
+	f.await(t, a, 10*time.Second, counted(counter, before[counter]+times))
+	for name, n := range f.status(a).Counters {
+		switch d := n - before[name]; {
+		case name == noise:
+		case name == counter && d != times:
+			t.Errorf("%s grew by %d, want %d", name, d, times)
+		case name != counter && d != 0:
+			t.Errorf("%s grew by %d too", name, d)
+		}
+	}
+}
+
+// bounded checks that the agent's memory is what it may be under load.
+func (f *faults) bounded(t *testing.T, a *lab.Agent, before int64) {
+	t.Helper()
+	after := resident(t, a.Process())
+	t.Logf("memory: %d MB, %d MB before", after>>20, before>>20)
+	if after > faultMemory {
+		t.Errorf("the agent takes %d MB", after>>20)
 	}
 }
 

@@ -154,22 +154,7 @@ func TestHostileVXLAN(t *testing.T) {
 		{"too big with DF", fabric, "too_big", i.vtep, inner(ipv4(pod.IP, far.IP, unix.IPPROTO_UDP, 64, 0x4000, append(bytes.Clone(marker), make([]byte, 1353)...)))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			const times = 3
-			counter := tt.counter + "{" + tt.reason + "}"
-			before := f.status(f.hub()).Counters
-			for range times {
-				i.send(tt.from, i.target, tt.b)
-			}
-			f.await(t, f.hub(), 10*time.Second, counted(counter, before[counter]+times))
-			after := f.status(f.hub()).Counters
-			for name, n := range after {
-				switch d := n - before[name]; {
-				case name == counter && d != times:
-					t.Errorf("%s grew by %d, want %d", name, d, times)
-				case name != counter && d != 0:
-					t.Errorf("%s grew by %d too", name, d)
-				}
-			}
+			f.countsOnce(t, f.hub(), tt.counter+"{"+tt.reason+"}", func() { i.send(tt.from, i.target, tt.b) })
 		})
 	}
 	i.contained()
@@ -216,11 +201,7 @@ func TestHostileVXLANFlood(t *testing.T) {
 		i.send(i.vtep, i.target, vxlanFrame(i.to, mac, unix.ETH_P_IP, p))
 	}
 	f.await(t, f.hub(), 10*time.Second, counted("vxlan_learn_drop_total{full}", 100))
-	if after := resident(t, f.hub().Process()); after > before+64<<20 {
-		t.Errorf("the agent takes %d MB, %d MB before", after>>20, before>>20)
-	} else {
-		t.Logf("memory: %d MB, %d MB before", after>>20, before>>20)
-	}
+	f.bounded(t, f.hub(), before)
 	i.contained()
 	f.undisturbed()
 }
