@@ -1,0 +1,240 @@
+//go:build linux
+
+package tunnel_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"corax/integration/lab"
+)
+
+// TestTCPOverSmallLinks: TCP passes links that are smaller than the agents
+// assume, although no router says so, and no ICMP error reaches a pod: the MSS
+// alone must be right, and what the underlay cannot carry must be fragmented.
+func TestTCPOverSmallLinks(t *testing.T) {
+	for _, tt := range []struct {
+		lan, wan int
+		v6       bool
+		mtu      int // inner, between plain nodes
+	}{
+		{1500, 1500, false, 1360},
+		{1500, 1400, false, 1360},
+		{1500, 1280, false, 1360},
+		{1400, 1500, false, 1350},
+		{1280, 1280, false, 1230},
+		{1500, 1500, true, 1360},
+		{1500, 1400, true, 1360},
+		{1500, 1280, true, 1360},
+		{1400, 1500, true, 1330},
+		{1280, 1280, true, 1210},
+	} {
+		family := 4
+		if tt.v6 {
+			family = 6
+		}
+		t.Run(fmt.Sprintf("LAN %d WAN %d over IPv%d", tt.lan, tt.wan, family), func(t *testing.T) {
+			topo := mtuLab(t, lab.Options{LANMTU: tt.lan, WANMTU: tt.wan, V6Underlay: tt.v6, DropICMP: true})
+			cloud, edge := topo.Domains[0].Nodes, topo.Domains[1].Nodes
+			for _, n := range topo.Nodes() {
+				n.DropICMP() // also those that the kernel and the fabric make
+			}
+			for _, w := range []struct {
+				name string
+				from *lab.Host
+				to   *lab.Pod
+				mtu  int
+			}{
+				{"plain to plain", edge[1].Pods[0].Host, cloud[1].Pods[0], tt.mtu},
+				{"hub to plain", cloud[0].Pods[0].Host, edge[1].Pods[0], tt.mtu},
+				{"gateway to gateway", edge[0].Pods[0].Host, cloud[0].Pods[0], 1360},
+				{"host to plain", edge[1].Host, cloud[1].Pods[0], tt.mtu},
+			} {
+				t.Run(w.name, func(t *testing.T) {
+					for _, to := range []netip.Addr{w.to.IP, w.to.IP6} {
+						tcpPasses(t, w.from, w.to, to, w.mtu)
+					}
+				})
+			}
+		})
+	}
+}
+
+// tcpPasses sends 3 MB each way, and looks at the SYN and the SYN ACK where they
+// arrive.
+func tcpPasses(t *testing.T, from *lab.Host, pod *lab.Pod, to netip.Addr, mtu int) {
+	t.Helper()
+	srv, err := pod.Serve(mtuPort, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	syns := &synWatch{port: mtuPort}
+	at, err := pod.Capture("eth0", syns.see)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	link := "eth0"
+	if from != pod.Host && isNode(from) {
+		link = "corax0"
+	}
+	back, err := from.Capture(link, syns.see)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer back.Close()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := from.Transfer(ctx, netip.AddrPortFrom(to, mtuPort), 3<<20); err != nil {
+		t.Error(err)
+	}
+	want := mtu - 40
+	if to.Is6() {
+		want = mtu - 60
+	}
+	if got := mssOf(at, false); got != want {
+		t.Errorf("to %s: MSS of the SYN at the receiver is %d, want %d", to, got, want)
+	}
+	if got := mssOf(back, true); got != want {
+		t.Errorf("to %s: MSS of the SYN ACK at the sender is %d, want %d", to, got, want)
+	}
+}
+
+// isNode reports whether h is a node and not a pod.
+func isNode(h *lab.Host) bool {
+	_, err := h.Netlink().LinkByName(lab.CNIBridge)
+	return err == nil
+}
+
+// synWatch wants the SYNs of one port.
+type synWatch struct{ port uint16 }
+
+func (w *synWatch) see(f lab.Frame) bool {
+	b := tcpHeader(f)
+	return !f.Outgoing && (f.DstPort == w.port || f.SrcPort == w.port) && len(b) >= 20 && b[13]&2 != 0
+}
+
+// tcpHeader returns the frame's bytes from its TCP header on; nil when it has
+// none.
+func tcpHeader(f lab.Frame) []byte {
+	if f.Protocol != unix.IPPROTO_TCP {
+		return nil
+	}
+	p := ipPacket(f)
+	if f.Src.Is4() {
+		return p[int(p[0]&15)*4:]
+	}
+	return p[40:]
+}
+
+// ipPacket returns the frame's bytes from its IP header on. A TUN has no other
+// in front.
+func ipPacket(f lab.Frame) []byte {
+	p := f.Data
+	if len(p) > 14 && (binary.BigEndian.Uint16(p[12:]) == unix.ETH_P_IP && p[14]>>4 == 4 ||
+		binary.BigEndian.Uint16(p[12:]) == unix.ETH_P_IPV6 && p[14]>>4 == 6) {
+		return p[14:]
+	}
+	return p
+}
+
+// mssOf returns the MSS of the one SYN, or SYN ACK, that was captured; 0 when
+// there is none, -1 when they differ.
+func mssOf(c *lab.Capture, ack bool) int {
+	found := 0
+	for _, f := range c.Frames() {
+		b := tcpHeader(f)
+		if (b[13]&0x10 != 0) != ack {
+			continue
+		}
+		mss := 0
+		for o := b[20:min(int(b[12]>>4)*4, len(b))]; len(o) >= 2 && o[0] != 0; {
+			if o[0] == 1 {
+				o = o[1:]
+				continue
+			}
+			if o[0] == 2 && len(o) >= 4 {
+				mss = int(binary.BigEndian.Uint16(o[2:]))
+			}
+			o = o[min(max(int(o[1]), 2), len(o)):]
+		}
+		if found != 0 && found != mss {
+			return -1
+		}
+		found = mss
+	}
+	return found
+}
+
+// TestOuterPackets: over IPv4 what the agents send may be fragmented on the way,
+// over IPv6 it is never larger than every link carries.
+func TestOuterPackets(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		name := "IPv4"
+		if v6 {
+			name = "IPv6"
+		}
+		t.Run(name, func(t *testing.T) {
+			topo := mtuLab(t, lab.Options{V6Underlay: v6})
+			cloud, edge := topo.Domains[0].Nodes[1], topo.Domains[1].Nodes[1]
+			var caps []*lab.Capture
+			for _, n := range topo.Nodes() {
+				c, err := n.Capture("eth0", outerPacket)
+				if err != nil {
+					t.Fatal(err)
+				}
+				caps = append(caps, c)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			// One at a time: what is joined for the network card has no size
+			// of its own.
+			for _, size := range []int{100, 1200, 1300, 1360} {
+				for _, to := range []netip.Addr{cloud.Pods[0].IP, cloud.Pods[0].IP6} {
+					if _, err := edge.Pods[0].Ping(ctx, to, lab.PingOptions{Size: size, DF: true}); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			wireguard, vxlan := 0, 0
+			for _, c := range caps {
+				for _, f := range c.Frames() {
+					p := ipPacket(f)
+					if f.SrcPort == 4472 || f.DstPort == 4472 {
+						vxlan++
+					} else {
+						wireguard++
+					}
+					if f.Src.Is4() && p[6]&0x40 != 0 {
+						t.Errorf("%s: %s > %s, %d bytes: DF is set", c.Host.Name, f.Src, f.Dst, f.Len)
+					}
+					if f.Src.Is6() && f.DstPort != 4472 && f.Len-14 > 1280 {
+						t.Errorf("%s: %s > %s: an outer packet of %d bytes, want at most 1280", c.Host.Name, f.Src, f.Dst, f.Len-14)
+					}
+				}
+			}
+			if wireguard < 16 || vxlan < 32 {
+				t.Errorf("saw %d WireGuard and %d VXLAN packets", wireguard, vxlan)
+			}
+		})
+	}
+}
+
+// outerPacket wants what leaves or reaches a tunnel or VXLAN port, and IPv6
+// fragments.
+func outerPacket(f lab.Frame) bool {
+	for _, p := range []uint16{f.SrcPort, f.DstPort} {
+		if p == 4472 || p == 4500 {
+			return f.Protocol == unix.IPPROTO_UDP
+		}
+	}
+	return f.Protocol == unix.IPPROTO_FRAGMENT
+}
