@@ -29,13 +29,14 @@ const (
 	dropTooBig                       // larger than a datagram can carry
 	dropStopped                      // the device does not run
 	dropHandshakeExpired             // kept for a path that came too late, or replaced
+	dropCrossed                      // initiation that crossed ours, which goes first
 	dropCount
 )
 
 func (d drop) String() string {
 	return [dropCount]string{
 		"unknown", "no_receiver", "unknown_index", "mac1", "initiation", "response", "unknown_peer", "replay", "flood", "source",
-		"malformed_inner", "no_peer", "no_session", "no_path", "no_family", "too_big", "stopped", "handshake_expired",
+		"malformed_inner", "no_peer", "no_session", "no_path", "no_family", "too_big", "stopped", "handshake_expired", "crossed",
 	}[d]
 }
 

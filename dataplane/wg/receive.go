@@ -189,7 +189,12 @@ func (r *receiver) initiation(g *udpbatch.Datagram) conn.Endpoint {
 		b.drops.add(dropMAC1, 1)
 		return nil
 	}
-	if b.table.at(g.From) != nil || !b.limiter.Allow() {
+	p := b.table.at(g.From)
+	if p != nil && p.yields(b.opener.identity, time.Unix(0, r.now)) {
+		b.drops.add(dropCrossed, 1)
+		return nil
+	}
+	if p != nil || !b.limiter.Allow() {
 		return newSource(g.From, g.Local, r.now, nil)
 	}
 	k, ok := b.opener.static(g.Data)
@@ -197,8 +202,7 @@ func (r *receiver) initiation(g *udpbatch.Datagram) conn.Endpoint {
 		b.drops.add(dropInitiation, 1)
 		return nil
 	}
-	p := b.table.get(k)
-	if p == nil {
+	if p = b.table.get(k); p == nil {
 		b.drops.add(dropPeer, 1)
 		return nil
 	}

@@ -1,8 +1,11 @@
 package wg
 
 import (
+	"bytes"
 	"context"
 	"time"
+
+	"corax/dataplane/key"
 )
 
 const (
@@ -12,6 +15,9 @@ const (
 	resendEvery = time.Second
 	// maxResends bounds the copies: then WireGuard makes a new initiation.
 	maxResends = 3
+	// crossFor is how long after an initiation one of the peer can still have
+	// been sent without knowledge of it: more than any way there takes.
+	crossFor = resendEvery / 2
 )
 
 // pending is the initiation that a peer has not answered yet. The same bytes may
@@ -39,6 +45,28 @@ func (p *peer) answered(i uint32) {
 	if p.pending.n > 0 && index(p.pending.msg[:], offSender) == i {
 		p.pending.n = 0
 	}
+}
+
+// overtaken ends the wait because the peer's own initiation is being answered:
+// with that wireguard-go forgets ours, and could not use an answer to it.
+func (p *peer) overtaken() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pending.n = 0
+}
+
+// yields reports whether an initiation that comes over the peer's path now is to
+// be ignored because it crossed ours. If both sides answered, each would forget
+// its own initiation before the answer to it comes, and neither had a session
+// for five seconds. So the lower key goes first. It gives way at its second copy:
+// then nothing of ours seems to arrive.
+func (p *peer) yields(self key.Public, now time.Time) bool {
+	if bytes.Compare(self[:], p.key[:]) > 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pending.n > 0 && p.pending.resends < 2 && now.Sub(p.pending.at) < crossFor
 }
 
 // overdue returns a copy of the initiation when it is time to send it again.

@@ -85,6 +85,7 @@ func (b *bind) sendSource(bufs [][]byte, s *source) error {
 	}
 	if kind == KindResponse { // answers what came from s
 		b.table.note(p, index(msg, offSender))
+		p.overtaken()
 		b.write(bufs, s.addr, s.local)
 		return nil
 	}

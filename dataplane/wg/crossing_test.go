@@ -1,0 +1,120 @@
+package wg
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.zx2c4.com/wireguard/device"
+
+	"corax/dataplane/key"
+)
+
+// crossing is a wire between two nodes that lets their first initiations cross:
+// it holds each until both are there.
+type crossing struct {
+	a, b   *net.UDPConn // what b and a take for the other
+	firsts sync.WaitGroup
+}
+
+// carry passes datagrams that come in on in to the address to, through out.
+func (c *crossing) carry(in, out *net.UDPConn, to netip.AddrPort, lose bool) {
+	buf := make([]byte, 2048)
+	for first := true; ; first = false {
+		n, err := in.Read(buf)
+		if err != nil {
+			return
+		}
+		if first {
+			c.firsts.Done()
+			c.firsts.Wait()
+			if lose {
+				continue
+			}
+		}
+		_, _ = out.WriteToUDPAddrPort(buf[:n], to)
+	}
+}
+
+// TestCrossingInitiations makes both sides of a pair shake hands at the same
+// time. That must not cost WireGuard's five seconds, also when one of the
+// initiations is lost.
+func TestCrossingInitiations(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		loseLow, loseHigh bool
+	}{
+		{"both arrive", false, false},
+		{"that of the lower key is lost", true, false},
+		{"that of the higher key is lost", false, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			low, high := newNode(t, "10.0.0.1"), newNode(t, "10.0.0.2")
+			if k, l := low.key.Public(), high.key.Public(); bytes.Compare(k[:], l[:]) > 0 {
+				low, high = high, low
+			}
+			wire := &crossing{a: rawSocket(t), b: rawSocket(t)}
+			wire.firsts.Add(2)
+			var done sync.WaitGroup
+			done.Go(func() { wire.carry(wire.b, wire.a, high.at("127.0.0.1"), c.loseLow) })
+			done.Go(func() { wire.carry(wire.a, wire.b, low.at("127.0.0.1"), c.loseHigh) })
+			t.Cleanup(func() {
+				_ = wire.a.Close()
+				_ = wire.b.Close()
+				done.Wait()
+			})
+			mustPeers(t, low, high.peer(localAddr(wire.b)))
+			mustPeers(t, high, low.peer(localAddr(wire.a)))
+			began := time.Now()
+			low.Handshake(high.key.Public())
+			high.Handshake(low.key.Public())
+			up := func(n, peer *node) bool { return !n.status(peer.key.Public()).LastHandshake.IsZero() }
+			eventually(t, "no handshake", func() bool { return up(low, high) && up(high, low) })
+			if took := time.Since(began); took >= device.RekeyTimeout {
+				t.Errorf("the handshake took %v, no less than WireGuard's own retry", took)
+			}
+			exchange(t, low, high, 1)
+			exchange(t, high, low, 2)
+		})
+	}
+}
+
+func TestYields(t *testing.T) {
+	keys := []key.Public{{1}, {2}, {3}}
+	start := time.Unix(1000, 0)
+	msg := make([]byte, sizeInitiation)
+	msg[0], msg[offSender] = 1, 7
+	first, second := start.Add(resendEvery), start.Add(2*resendEvery)
+	for _, c := range []struct {
+		name string
+		peer key.Public
+		do   func(*peer)
+		at   time.Time
+		want bool
+	}{
+		{"ours is under way, the lower key", keys[2], nil, start, true},
+		{"ours is under way, the higher key", keys[0], nil, start, false},
+		{"ours must have arrived", keys[2], nil, start.Add(crossFor), false},
+		{"ours was answered", keys[2], func(p *peer) { p.answered(7) }, start, false},
+		{"theirs was answered", keys[2], (*peer).overtaken, start, false},
+		{"a copy is under way", keys[2], func(p *peer) { p.overdue(first) }, first, true},
+		{"the copy must have arrived", keys[2], func(p *peer) { p.overdue(first) }, first.Add(crossFor), false},
+		{"ours seem to get lost", keys[2], func(p *peer) { p.overdue(first); p.overdue(second) }, second, false},
+	} {
+		p := &peer{key: c.peer}
+		if p.yields(keys[1], start) {
+			t.Errorf("%s: yields before anything was sent", c.name)
+		}
+		p.await(slices.Clone(msg), start)
+		if c.do != nil {
+			c.do(p)
+		}
+		if got := p.yields(keys[1], c.at); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
