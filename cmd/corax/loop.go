@@ -65,11 +65,12 @@ type loop struct {
 	have     bool
 	snapshot control.Snapshot
 	tunnel   *running[*wg.Device]
+	mtu      int // that the tunnel was told
 	memory   memory
 	saved    map[key.Public]netip.AddrPort // as on disk
 	dir      string
-	reported map[string]bool // problems that have been logged
-	notes    map[string]string
+	reported map[string]bool   // problems that have been logged
+	notes    map[string]string // problems of the loop itself, by subject
 	retry    bool
 }
 
@@ -101,8 +102,7 @@ func (a *agent) control(ctx context.Context) error {
 			l.have = true
 		case <-a.inbox.pokes:
 		case now := <-second.C:
-			a.sample(now)
-			a.rememberIfNew(now)
+			a.lookAround(now)
 			if !l.tunnel.dead() && now.Sub(healed) < healEvery && (!l.retry || now.Sub(tried) < retryEvery) {
 				continue
 			}
@@ -169,28 +169,41 @@ func (a *agent) applyTunnel(ctx context.Context, c dataplane.Config) error {
 		}
 		return nil
 	}
-	fresh := l.tunnel == nil
-	if fresh {
-		dev, err := a.openTunnel(c.Self.MTU)
-		if err != nil {
-			return err
+	if l.tunnel != nil {
+		dev := l.tunnel.value()
+		if l.mtu != c.Self.MTU {
+			l.mtu = c.Self.MTU
+			dev.SetMTU(l.mtu)
 		}
-		l.tunnel = start(ctx, dev, dev.Run)
-		a.log.Info("tunnel port open", "port", dev.Port())
+		return dev.SetPeers(c.Peers)
 	}
-	dev := l.tunnel.value()
-	err := dev.SetPeers(c.Peers)
-	if fresh {
-		// What a crash of ours cut off is joined again at once: a hub does not
-		// wait for its edges to notice.
-		for _, p := range c.Peers {
-			if addr, ok := l.memory.Proven[p.PublicKey]; ok {
-				dev.SetPath(p.PublicKey, addr)
-			}
-			dev.Handshake(p.PublicKey)
-		}
+	dev, err := a.openTunnel(c.Self.MTU)
+	if err != nil {
+		return err
 	}
+	l.mtu = c.Self.MTU
+	err = dev.SetPeers(c.Peers)
+	a.rejoin(dev, c.Peers)
+	l.tunnel = start(ctx, dev, dev.Run)
+	a.log.Info("tunnel port open", "port", dev.Port())
 	return err
+}
+
+// rejoin calls every peer whose address is known, at once: what a crash of ours
+// cut off does not wait for the others to notice. What the objects say of an
+// address is newer than what the last start knew.
+func (a *agent) rejoin(dev *wg.Device, peers []dataplane.Peer) {
+	for _, p := range peers {
+		addr := a.loop.memory.Proven[p.PublicKey]
+		switch {
+		case p.Endpoint.IsValid():
+		case addr.IsValid():
+			dev.SetPath(p.PublicKey, addr)
+		default:
+			continue // only the peer can start
+		}
+		dev.Handshake(p.PublicKey)
+	}
 }
 
 // resolve fills in the addresses of hubs that publish a name.
@@ -235,16 +248,19 @@ func (a *agent) logProblems(problems []string) {
 	}
 }
 
-// rememberIfNew writes the memory when a peer was proven elsewhere than the
-// file says, or the clock reading in it is old.
-func (a *agent) rememberIfNew(now time.Time) {
+// lookAround notes once a second who talks to whom, and writes the memory when a
+// peer was proven elsewhere than the file says, or the clock reading in it is old.
+func (a *agent) lookAround(now time.Time) {
 	l := &a.loop
 	dev := l.tunnel.value()
 	if dev == nil {
+		a.traffic.sample(now, nil, a.vxlan.Status())
 		return
 	}
+	peers := dev.Status()
+	a.traffic.sample(now, peers, a.vxlan.Status())
 	due := now.Sub(l.memory.Clock) >= clockEvery
-	for _, s := range dev.Status() {
+	for _, s := range peers {
 		if !s.Proven.IsZero() && s.Endpoint.IsValid() && l.saved[s.PublicKey] != s.Endpoint {
 			due = true
 		}
@@ -276,7 +292,11 @@ func (a *agent) remember(now time.Time) {
 		delete(l.notes, "clock")
 	}
 	l.saved = proven // also when it fails: once a minute is often enough
-	if err := l.memory.save(l.dir); err != nil {
+	err := l.memory.save(l.dir)
+	if was := l.notes["memory"] != ""; was != (err != nil) {
+		a.inbox.poke() // for status to show it, or no longer
+	}
+	if err != nil {
 		l.notes["memory"] = err.Error()
 		return
 	}
@@ -292,13 +312,4 @@ func (a *agent) switched(s control.Snapshot) control.Snapshot {
 		s.EnableProxy = *a.cfg.Proxy
 	}
 	return s
-}
-
-// sample notes who talks to whom.
-func (a *agent) sample(now time.Time) {
-	var peers []dataplane.PeerStatus
-	if dev := a.loop.tunnel.value(); dev != nil {
-		peers = dev.Status()
-	}
-	a.traffic.sample(now, peers, a.vxlan.Status())
 }
