@@ -70,11 +70,14 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	log.Info("agent starts", "version", versionText(), "node", cfg.NodeName, "publicKey", a.public, "overlay", a.public.Overlay(), "newKey", created)
 	a.view.Store(&view{})
 
+	if err := a.buildHost(); err != nil {
+		return err
+	}
 	if err := a.buildSegment(); err != nil {
 		return err
 	}
 	defer a.vxlan.Close()
-	if err := a.buildHost(); err != nil {
+	if err := a.buildTUN(); err != nil {
 		return err
 	}
 	defer a.closeHost()
@@ -136,8 +139,8 @@ func (a *agent) buildSegment() error {
 	return err
 }
 
-// buildHost opens the TUN and takes over what a predecessor left on the host.
-// Without a usable TUN the agent carries everything but this node's own pods.
+// buildHost looks for a Raven agent, and takes over from it when told to. It
+// comes before the segment, because a living raven0 holds the VXLAN port.
 func (a *agent) buildHost() error {
 	switch a.cfg.Datapath {
 	case datapathNetstack:
@@ -146,14 +149,21 @@ func (a *agent) buildHost() error {
 	case datapathUserns:
 		return fmt.Errorf("datapath userns is not in this version: use tun or netstack")
 	}
-	host, err := hostnet.New(hostnet.Config{
+	var err error
+	a.host, err = hostnet.New(hostnet.Config{
 		Log:        a.log,
 		Name:       a.cfg.TUNName,
 		TakeOver:   a.cfg.TakeOver,
 		HostSource: a.cfg.HostSources,
 	})
-	if err != nil {
-		return err
+	return err
+}
+
+// buildTUN opens the TUN, or attaches to the one that a predecessor left. Without
+// a usable TUN the agent carries everything but this node's own pods.
+func (a *agent) buildTUN() error {
+	if a.host == nil {
+		return nil
 	}
 	tun, err := hostnet.OpenTUN(hostnet.TUNConfig{
 		Log:     a.log,
@@ -164,11 +174,11 @@ func (a *agent) buildHost() error {
 	switch {
 	case err == nil:
 		a.datapath, a.datapathReason = datapathTUN, "a TUN works in this network namespace"
-		a.host, a.tun = host, tun
+		a.tun = tun
 	case a.cfg.Datapath == datapathTUN:
 		return err
 	default:
-		a.datapath, a.datapathReason = datapathNetstack, err.Error()
+		a.host, a.datapath, a.datapathReason = nil, datapathNetstack, err.Error()
 		a.log.Warn("no TUN: the packets of this node's own pods are not carried", "err", err)
 	}
 	return nil
