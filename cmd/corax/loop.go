@@ -248,8 +248,8 @@ func (a *agent) logProblems(problems []string) {
 	}
 }
 
-// lookAround notes once a second who talks to whom, and writes the memory when a
-// peer was proven elsewhere than the file says, or the clock reading in it is old.
+// lookAround notes once a second who talks to whom, and writes the memory when
+// that is due.
 func (a *agent) lookAround(now time.Time) {
 	l := &a.loop
 	dev := l.tunnel.value()
@@ -259,15 +259,25 @@ func (a *agent) lookAround(now time.Time) {
 	}
 	peers := dev.Status()
 	a.traffic.sample(now, peers, a.vxlan.Status())
-	due := now.Sub(l.memory.Clock) >= clockEvery
-	for _, s := range peers {
-		if !s.Proven.IsZero() && s.Endpoint.IsValid() && l.saved[s.PublicKey] != s.Endpoint {
-			due = true
-		}
-	}
-	if due {
+	if l.saveDue(now, peers) {
 		a.remember(now)
 	}
+}
+
+// saveDue reports whether the memory should be written: a peer was proven
+// elsewhere than the file says, the clock reading in it is old, or writing it
+// failed a while ago.
+func (l *loop) saveDue(now time.Time, peers []dataplane.PeerStatus) bool {
+	wait := clockEvery
+	if l.notes["memory"] != "" {
+		wait = retryEvery
+	}
+	if now.Sub(l.memory.Clock) >= wait {
+		return true
+	}
+	return slices.ContainsFunc(peers, func(s dataplane.PeerStatus) bool {
+		return !s.Proven.IsZero() && s.Endpoint.IsValid() && l.saved[s.PublicKey] != s.Endpoint
+	})
 }
 
 // remember writes what the next start wants to know.
@@ -291,7 +301,7 @@ func (a *agent) remember(now time.Time) {
 		l.memory.Clock = now
 		delete(l.notes, "clock")
 	}
-	l.saved = proven // also when it fails: once a minute is often enough
+	l.saved = proven // also when it fails: saveDue asks again
 	err := l.memory.save(l.dir)
 	if was := l.notes["memory"] != ""; was != (err != nil) {
 		a.inbox.poke() // for status to show it, or no longer

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"corax/dataplane"
 	"corax/dataplane/key"
 )
 
@@ -78,6 +80,40 @@ func TestClockBehind(t *testing.T) {
 	} {
 		if got := (memory{Clock: tc.clock}).clockBehind(now); got != tc.want {
 			t.Errorf("%s: clockBehind = %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestMemoryDue: a memory that could not be written is tried again soon, not
+// with the next reading of the clock.
+func TestMemoryDue(t *testing.T) {
+	peer := dataplane.PeerStatus{PublicKey: key.Public{1}, Endpoint: netip.MustParseAddrPort("203.0.113.9:4500"), Proven: time.Unix(1, 0)}
+	moved, unproven := peer, peer
+	moved.Endpoint = netip.MustParseAddrPort("203.0.113.10:4500")
+	unproven.Endpoint, unproven.Proven = moved.Endpoint, time.Time{}
+	start := time.Date(2026, 11, 20, 1, 2, 3, 0, time.UTC)
+	for _, tt := range []struct {
+		name   string
+		peer   dataplane.PeerStatus
+		failed string
+		after  time.Duration
+		want   bool
+	}{
+		{"saved", peer, "", clockEvery - 1, false},
+		{"saved a minute ago", peer, "", clockEvery, true},
+		{"a peer moved", moved, "", 1, true},
+		{"a peer may have moved", unproven, "", 1, false},
+		{"failed just now", peer, "no space", retryEvery - 1, false},
+		{"failed a while ago", peer, "no space", retryEvery, true},
+	} {
+		l := newLoop(t.TempDir(), slog.New(slog.DiscardHandler))
+		l.memory.Clock = start
+		l.saved = map[key.Public]netip.AddrPort{peer.PublicKey: peer.Endpoint}
+		if tt.failed != "" {
+			l.notes["memory"] = tt.failed
+		}
+		if got := l.saveDue(start.Add(tt.after), []dataplane.PeerStatus{tt.peer}); got != tt.want {
+			t.Errorf("%s: due %t, want %t", tt.name, got, tt.want)
 		}
 	}
 }
