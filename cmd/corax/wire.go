@@ -51,7 +51,8 @@ type agent struct {
 }
 
 // runAgent runs the agent until ctx ends. It returns nil when it was stopped in
-// order, and then the host is as it was before.
+// order, and then the host is as it was before. After an error the TUN and the
+// routes stay, so that no packet leaves in the clear.
 func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	setWidth()
 	private, created, err := key.LoadOrCreate(cfg.StateDir)
@@ -70,20 +71,8 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	log.Info("agent starts", "version", versionText(), "node", cfg.NodeName, "publicKey", a.public, "overlay", a.public.Overlay(), "newKey", created)
 	a.view.Store(&view{})
 
-	if err := a.buildHost(); err != nil {
-		return err
-	}
-	if err := a.buildSegment(); err != nil {
-		return err
-	}
-	defer a.vxlan.Close()
-	if err := a.buildTUN(); err != nil {
-		return err
-	}
-	defer a.closeHost()
-	a.resolver = newResolver(a.inbox.poke)
-	a.live = newLiveness(a.pingOnce, a.targets)
-	a.loop = newLoop(cfg.StateDir, log)
+	// Whatever can fail comes before the TUN: an agent that cannot start leaves
+	// alone what a dead predecessor left to keep packets in.
 	source, err := file.New(file.Config{Dir: cfg.Gateways, Log: log, Update: a.inbox.put})
 	if err != nil {
 		return err
@@ -93,6 +82,19 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 		return err
 	}
 	defer api.Close()
+	if err := a.buildHost(); err != nil {
+		return err
+	}
+	if err := a.buildSegment(); err != nil {
+		return err
+	}
+	defer a.vxlan.Close()
+	a.resolver = newResolver(a.inbox.poke)
+	a.live = newLiveness(a.pingOnce, a.targets)
+	a.loop = newLoop(cfg.StateDir, log)
+	if err := a.buildTUN(); err != nil {
+		return err
+	}
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.vxlan.Run(ctx) })
@@ -108,6 +110,9 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	g.Go(func() error { return a.control(ctx) })
 	err = g.Wait()
 	log.Info("agent stops", "err", err)
+	if err == nil {
+		a.closeHost()
+	}
 	return err
 }
 
