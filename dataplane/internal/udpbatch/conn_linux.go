@@ -53,7 +53,7 @@ func Listen(cfg Config) (*Conn, error) {
 	}
 	pc, err := new(net.ListenConfig).ListenPacket(context.Background(), network, addr.String())
 	if err != nil {
-		return nil, fmt.Errorf("udpbatch: bind %s: %w", addr, err)
+		return nil, err // names the address, and our user names itself
 	}
 	c.udp = pc.(*net.UDPConn)
 	if err := c.setup(cfg); err != nil {

@@ -4,7 +4,6 @@ package udpbatch
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -34,7 +33,7 @@ func Listen(cfg Config) (*Conn, error) {
 	}
 	udp, err := net.ListenUDP(network, net.UDPAddrFromAddrPort(addr))
 	if err != nil {
-		return nil, fmt.Errorf("udpbatch: bind %s: %w", addr, err)
+		return nil, err // names the address, and our user names itself
 	}
 	c := &Conn{udp: udp, buf: make([]byte, 64<<10)}
 	c.joined.New = func() any { return new([]byte) }
