@@ -117,7 +117,7 @@ var roots = map[string][]string{
 	"control/file":         {"corax/control", "corax/control/api/v1beta1"},
 	"dataplane/fabric":     {"corax/dataplane", "corax/dataplane/key"},
 	"dataplane/wg":         {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/udpbatch"},
-	"dataplane/vxlan":      {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/udpbatch"},
+	"dataplane/vxlan":      {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/offload", "corax/dataplane/internal/udpbatch"},
 	"dataplane/hostnet":    {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/offload"},
 	"dataplane/netstack":   {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/offload"},
 	"dataplane/internal/*": {"corax/dataplane", "corax/dataplane/key"},

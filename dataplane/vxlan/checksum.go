@@ -12,16 +12,16 @@ const (
 )
 
 // completeChecksum finishes the TCP or UDP checksum of a packet when only its
-// pseudo-header is in it yet. A kernel VXLAN device leaves the rest to the NIC,
+// pseudo-header is in it yet, and reports whether that was so. A kernel VXLAN device leaves the rest to the NIC,
 // and on a veth, as between containers of one machine, no NIC ever comes: the
 // datagram reaches us as it is. For a packet whose right checksum happens to
 // equal that sum the result is the same bytes.
-func completeChecksum(etherType uint16, pkt []byte) {
+func completeChecksum(etherType uint16, pkt []byte) bool {
 	var proto byte
 	var l4, addrs []byte
 	if etherType == typeIPv4 {
 		if binary.BigEndian.Uint16(pkt[6:])&0x3fff != 0 {
-			return // a fragment: the kernel has completed it
+			return false // a fragment: the kernel has completed it
 		}
 		proto, addrs, l4 = pkt[9], pkt[12:20], pkt[int(pkt[0]&15)*4:]
 	} else {
@@ -34,16 +34,17 @@ func completeChecksum(etherType uint16, pkt []byte) {
 	case proto == protoUDP && len(l4) >= 8:
 		at = 6
 	default:
-		return
+		return false
 	}
 	field := l4[at : at+2]
 	pseudo := checksum.Checksum(addrs, checksum.Combine(uint16(proto), uint16(len(l4))))
 	if binary.BigEndian.Uint16(field) != pseudo {
-		return
+		return false
 	}
 	sum := ^checksum.Checksum(l4, 0) // the pseudo-header is in the field
 	if sum == 0 && proto == protoUDP {
 		sum = 0xffff // zero means none (RFC 768)
 	}
 	binary.BigEndian.PutUint16(field, sum)
+	return true
 }

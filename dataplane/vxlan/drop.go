@@ -54,12 +54,14 @@ func (d drop) String() string {
 type counters struct {
 	drops   [drops]atomic.Uint64
 	rx, tx  atomic.Uint64 // packets of the fabric
+	supers  atomic.Uint64 // packets that came in uncut
 	segment atomic.Uint64 // frames given to the stack
 }
 
 func (c *counters) list() []dataplane.Counter {
 	out := []dataplane.Counter{
 		{Name: "vxlan_receive_packets_total", Value: c.rx.Load()},
+		{Name: "vxlan_receive_super_total", Value: c.supers.Load()},
 		{Name: "vxlan_send_packets_total", Value: c.tx.Load()},
 		{Name: "vxlan_segment_frames_total", Value: c.segment.Load()},
 	}

@@ -20,6 +20,8 @@ import (
 	"corax/dataplane"
 )
 
+const ravenMTU = 1400
+
 // scene is our Endpoint in one namespace and a node with a kernel VXLAN device,
 // set up as Raven sets up raven0, in another.
 type scene struct {
@@ -96,7 +98,7 @@ func (s *scene) raven0(cfg sceneConfig) error {
 	}
 	mac := NodeMAC(s.theirNode)
 	dev := &netlink.Vxlan{
-		LinkAttrs:      netlink.LinkAttrs{Name: "raven0", HardwareAddr: mac[:], MTU: 1400},
+		LinkAttrs:      netlink.LinkAttrs{Name: "raven0", HardwareAddr: mac[:], MTU: ravenMTU},
 		VxlanId:        int(DefaultVNI),
 		VtepDevIndex:   parent.Attrs().Index,
 		Group:          s.ourNode.AsSlice(),
@@ -153,6 +155,9 @@ func TestKernelInterop(t *testing.T) {
 			t.Run("udp", s.udp)
 			t.Run("tcp to us", s.tcpIn)
 			t.Run("tcp to them", s.tcpOut)
+			if n := s.pod.longest.Load(); n > ravenMTU {
+				t.Errorf("the pod got a packet of %d bytes: no link carries that", n)
+			}
 			st := s.e.Status()
 			if len(st) != 1 || st[0].RxBytes == 0 || st[0].TxBytes == 0 || st[0].LastReceive.IsZero() {
 				t.Errorf("Status = %+v", st)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"corax/dataplane"
+	"corax/dataplane/internal/offload"
 	"corax/dataplane/internal/udpbatch"
 	"corax/dataplane/key"
 )
@@ -28,6 +29,9 @@ type receiver struct {
 	in  [receiveBatch]udpbatch.Datagram
 	out [receiveBatch]dataplane.Packet
 	n   int // packets in out
+
+	split  offload.Splitter
+	pieces []byte // of packets that were cut; nil until there was one
 }
 
 func newReceiver(e *Endpoint) *receiver { return &receiver{e: e} }
@@ -50,10 +54,24 @@ func (r *receiver) take(in []udpbatch.Datagram, now time.Time) {
 		if from := in[i].From.Addr(); v == nil || v.addr != from {
 			v = t.byAddr[from]
 		}
+		if r.n == len(r.out) {
+			r.flush()
+		}
 		if d := r.datagram(v, in[i].Data, t, now); d != dropNone {
 			r.e.count.drops[d].Add(1)
 		}
 	}
+	r.flush()
+}
+
+// give puts a packet from v into the batch for the fabric, which has room.
+func (r *receiver) give(v *vtep, pkt []byte) {
+	r.out[r.n] = dataplane.Packet{Data: pkt, VTEP: v.addr}
+	r.n++
+}
+
+// flush sends the batch to the fabric.
+func (r *receiver) flush() {
 	if r.n == 0 {
 		return
 	}
@@ -106,7 +124,7 @@ func (r *receiver) ip(v *vtep, f *frame, now time.Time) drop {
 		return dropMalformed
 	}
 	f.payload = pkt
-	completeChecksum(f.etherType, pkt)
+	open := completeChecksum(f.etherType, pkt)
 	if onSegment(dst) {
 		if d := checkSegment(pkt, src, v.segment); d != dropNone {
 			return d
@@ -119,8 +137,10 @@ func (r *receiver) ip(v *vtep, f *frame, now time.Time) drop {
 	if !v.sources.Contains(src) && !(dst == r.e.overlay && key.OverlayPrefix.Contains(src)) {
 		return dropSource
 	}
-	r.out[r.n] = dataplane.Packet{Data: pkt, VTEP: v.addr}
-	r.n++
+	if open && super(f.etherType, pkt) {
+		return r.cut(v, f.etherType, pkt)
+	}
+	r.give(v, pkt)
 	return dropNone
 }
 

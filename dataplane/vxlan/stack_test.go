@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -73,6 +74,8 @@ type pod struct {
 	*stack.Stack
 	ch   *channel.Endpoint
 	addr netip.Addr
+
+	longest atomic.Int64 // packet that came, in bytes
 }
 
 func newPod(t testing.TB, addr netip.Addr) *pod {
@@ -88,6 +91,9 @@ func newPod(t testing.TB, addr netip.Addr) *pod {
 // Send is what the Endpoint calls.
 func (p *pod) Send(batch []dataplane.Packet) {
 	for _, in := range batch {
+		if n := int64(len(in.Data)); n > p.longest.Load() { // one goroutine sends
+			p.longest.Store(n)
+		}
 		proto := gheader.IPv4ProtocolNumber
 		if in.Data[0]>>4 == 6 {
 			proto = gheader.IPv6ProtocolNumber
