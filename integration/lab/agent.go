@@ -34,9 +34,9 @@ type AgentConfig struct {
 	Args     []string   // further arguments
 	Env      []string   // further environment, NAME=value
 	Binary   string     // empty means Corax()
-	// User is whom the agent runs as; nil means the lab's user. Its files must
-	// be in reach of that user.
-	User *syscall.Credential
+	// Attr is how the process is started, as another user for example, who then
+	// needs access to its files. Zero means as the lab's own processes.
+	Attr syscall.SysProcAttr
 }
 
 // Agent is a real corax agent on a host. Its methods are not for concurrent use,
@@ -104,7 +104,8 @@ func (a *Agent) Start() error {
 	cmd := exec.Command(a.cfg.Binary, append(args, a.cfg.Args...)...)
 	cmd.Env = append(os.Environ(), a.cfg.Env...)
 	cmd.Dir = a.Host.dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.cfg.User}
+	attr := a.cfg.Attr
+	cmd.SysProcAttr = &attr
 	p, err := a.Host.Start("agent", cmd)
 	if err == nil {
 		a.proc = p
@@ -139,8 +140,8 @@ func (a *Agent) Restart() error {
 // SetArgs replaces the further arguments for the next start.
 func (a *Agent) SetArgs(args ...string) { a.cfg.Args = args }
 
-// SetUser replaces the user for the next start.
-func (a *Agent) SetUser(u *syscall.Credential) { a.cfg.User = u }
+// SetAttr replaces how the process is started, for the next start.
+func (a *Agent) SetAttr(attr syscall.SysProcAttr) { a.cfg.Attr = attr }
 
 // Command runs a client command such as "status" on the agent's host and returns
 // its standard output.
