@@ -5,6 +5,7 @@ package tunnel_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"corax/integration/lab"
@@ -125,6 +127,134 @@ func TestFullDiskKey(t *testing.T) {
 	if _, err := a.Key(ctx); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestNoGateway takes a plain node out of the objects, and puts it back: it has
+// no role, no peer and nothing to complain of, and no other node notices.
+func TestNoGateway(t *testing.T) {
+	f := newFaults(t, lab.Options{Nodes: 3})
+	node, agent := f.edge().Nodes[2], f.edge().Agents[2]
+	keys := map[string]string{f.edge().Gateway().Name: f.status(f.edge().Agents[0]).PublicKey}
+	whole := f.Object(f.edge(), keys)
+	without := whole
+	without.Nodes = whole.Nodes[:2]
+	if err := without.Write(f.Gateways); err != nil {
+		t.Fatal(err)
+	}
+	f.await(t, agent, 10*time.Second, func(s *lab.Status) error {
+		if s.Role != "none" || s.Gateway != "" || len(s.Peers) != 0 || len(s.Problems) != 0 {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := agent.Ready(ctx); err != nil {
+		t.Error(err)
+	}
+	if out, err := agent.Command(ctx, "status"); err != nil || !strings.Contains(string(out), node.Name+", in no gateway") {
+		t.Errorf("corax status: %s, %v", out, err)
+	}
+	if err := whole.Write(f.Gateways); err != nil {
+		t.Fatal(err)
+	}
+	f.await(t, agent, 10*time.Second, pathKind(f.edge().Gateway().Name, "vxlan"))
+	if _, err := node.Pods[0].PingUntil(ctx, f.cloud().Nodes[1].Pods[0].IP, lab.PingOptions{}); err != nil {
+		t.Error(err)
+	}
+	f.undisturbed()
+}
+
+// TestWrongKey gives an edge's gateway node another key in the objects: it says
+// so itself, its peers say what they see, and another edge goes on.
+func TestWrongKey(t *testing.T) {
+	f := newFaults(t, lab.Options{Edges: 2})
+	other := f.Domains[2]
+	gw := other.Gateway().Name
+	ctx, cancel := context.WithTimeout(t.Context(), 35*time.Second)
+	defer cancel()
+	from, to := other.Nodes[1].Pods[0], f.cloud().Nodes[1].Pods[0]
+	if _, err := from.PingUntil(ctx, to.IP, lab.PingOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	right := f.status(other.Agents[0]).PublicKey
+	for _, step := range []struct{ key, problem string }{
+		{"bm90IGEga2V5", "public key: 9 bytes, want 32"},
+		{f.status(f.hub()).PublicKey, "gateway cloud, node cloud-gw has the same public key; that of node " + gw + " is left out"},
+		{"CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=", "not the public key of node " + gw + ": its peers cannot reach it"},
+	} {
+		if err := f.Object(other, map[string]string{gw: step.key}).Write(f.Gateways); err != nil {
+			t.Fatal(err)
+		}
+		f.await(t, other.Agents[0], 10*time.Second, lab.Troubled(step.problem))
+	}
+	// A start with the wrong key listed: the hub does not answer.
+	if err := other.Agents[0].Restart(); err != nil {
+		t.Fatal(err)
+	}
+	f.await(t, other.Agents[0], 10*time.Second, func(s *lab.Status) error {
+		p := s.Peer("cloud-gw")
+		if p == nil || p.Path.Kind != "none" || !strings.Contains(p.Path.Why, "has not answered a handshake: is UDP open to it, does it list this node's key?") {
+			return fmt.Errorf("peer %+v", p)
+		}
+		return nil
+	})
+	f.await(t, f.hub(), 10*time.Second, counted("wg_drop_total{unknown_peer}", 1))
+	if err := f.Object(other, map[string]string{gw: right}).Write(f.Gateways); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range f.Agents() {
+		f.await(t, a, 10*time.Second, lab.Untroubled)
+	}
+	if _, err := from.PingUntil(ctx, to.IP, lab.PingOptions{}); err != nil {
+		t.Error(err)
+	}
+	f.undisturbed()
+}
+
+// TestTakeOver starts an agent on a node where a Raven agent left its device and
+// rules: it refuses, and takes over when it is told to.
+func TestTakeOver(t *testing.T) {
+	f := prepareFaults(t, lab.Options{})
+	node, agent := f.edge().Nodes[1], f.edge().Agents[1]
+	nl := node.Netlink()
+	eth0, err := nl.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raven := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "raven0", MTU: 1350}, VxlanId: 200, Port: 4472,
+		VtepDevIndex: eth0.Attrs().Index, Age: 300}
+	clean := snapshot(t, node.Host)
+	if err := nl.LinkAdd(raven); err != nil {
+		t.Skipf("no kernel VXLAN: %v", err)
+	}
+	if err := nl.LinkSetUp(raven); err != nil {
+		t.Fatal(err)
+	}
+	rule := netlink.NewRule()
+	rule.Priority, rule.Table, rule.Mark, rule.Family = 100, 9027, 0x40, unix.AF_INET
+	if err := nl.RuleAdd(rule); err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t, node.Host)
+	wantRefusal(t, agent, 1, "corax: agent: hostnet: ", "a Raven agent's devices or rules are on this host: link raven0, rule 100 lookup 9027")
+	sameHost(t, node.Host, before)
+	agent.SetArgs("--take-over")
+	for _, a := range f.Agents() {
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	f.ready(ctx)
+	f.startFlow(ctx)
+	f.undisturbed()
+	_, _ = f.flow.Stop()
+	if err := agent.Stop(); err != nil {
+		t.Error(err)
+	}
+	sameHost(t, node.Host, clean)
 }
 
 // wantRefusal starts an agent and wants it to end soon with an exit code and

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"corax/integration/lab"
 )
 
@@ -194,4 +196,22 @@ func resident(t *testing.T, p *lab.Process) int64 {
 	}
 	t.Fatal("no VmRSS")
 	return 0
+}
+
+// snapshot takes the network state of a host.
+func snapshot(t *testing.T, h *lab.Host) []string {
+	t.Helper()
+	lines, err := h.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+// sameHost checks that nothing changed on a host.
+func sameHost(t *testing.T, h *lab.Host, before []string) {
+	t.Helper()
+	if diff := cmp.Diff(before, snapshot(t, h)); diff != "" {
+		t.Errorf("host %s changed (-before +after):\n%s", h.Name, diff)
+	}
 }

@@ -153,19 +153,10 @@ func TestRefusals(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			before, err := a.Host.Snapshot()
-			if err != nil {
-				t.Fatal(err)
-			}
+			before := snapshot(t, a.Host)
 			a.SetArgs(tt.args...)
 			wantRefusal(t, a, tt.code, tt.texts...)
-			after, err := a.Host.Snapshot()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if b, a := strings.Join(before, "\n"), strings.Join(after, "\n"); b != a {
-				t.Errorf("the host is another one\nbefore:\n%s\nafter:\n%s", b, a)
-			}
+			sameHost(t, a.Host, before)
 		})
 	}
 }
@@ -191,21 +182,12 @@ func TestSecondAgent(t *testing.T) {
 		t.Errorf("the dead agent's socket: %v", err)
 	}
 	// What keeps packets in stays when the next start fails.
-	before, err := first.Host.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := snapshot(t, first.Host)
 	second.SetArgs("--socket", "/proc/corax/agent.sock")
 	wantRefusal(t, second, 1, "local API: ")
 	second.SetArgs("--node-ip", "198.51.100.1")
 	wantRefusal(t, second, 1, "vxlan: ")
-	after, err := first.Host.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b, a := strings.Join(before, "\n"), strings.Join(after, "\n"); b != a {
-		t.Errorf("the host is another one\nbefore:\n%s\nafter:\n%s", b, a)
-	}
+	sameHost(t, first.Host, before)
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
 	}
