@@ -31,27 +31,26 @@ const (
 )
 
 // restartLab is the network of the tests of dead agents: a cloud and an edge of
-// two nodes each, agents that are ready, and streams both ways.
-func restartLab(t *testing.T) (*lab.Topology, []*stream) {
-	topo := lab.Standard(lab.ForTest(t), lab.Options{Edges: 1, NoCapture: true})
+// two nodes each, agents that are ready, streams both ways and a control stream.
+func restartLab(t *testing.T) (topo *lab.Topology, streams []*stream, control *stream) {
+	topo = lab.Standard(lab.ForTest(t), lab.Options{Edges: 1, NoCapture: true})
 	serveStreams(t, topo)
 	startAgents(t, topo)
-	streams := []*stream{
+	streams = []*stream{
 		startStream(t, topo, "cloud-1", "edge-a-1", false),
 		startStream(t, topo, "edge-a-1", "cloud-1", false),
 		startStream(t, topo, "edge-a-1", "cloud-1", true),
 		startStream(t, topo, "edge-a-gw", "cloud-gw", false),
 		startStream(t, topo, "cloud-gw", "edge-a-gw", true),
 	}
-	flowing(t, streams)
-	return topo, streams
+	return topo, streams, startControl(t, topo)
 }
 
 // TestKilledAgent kills agents with SIGKILL under load. While they are dead
 // nothing that is for another domain leaves a host in the clear; when they are
 // back, every transfer goes on.
 func TestKilledAgent(t *testing.T) {
-	topo, streams := restartLab(t)
+	topo, streams, control := restartLab(t)
 	for _, c := range []struct {
 		name    string
 		victims []string
@@ -69,7 +68,7 @@ func TestKilledAgent(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			carried, others := split(streams, c.victims)
-			flowing(t, streams)
+			flowing(t, append(streams, control))
 			leaks := watchLeaks(t, topo)
 			killAll(t, topo, c.victims)
 			for _, v := range c.victims {
@@ -85,7 +84,7 @@ func TestKilledAgent(t *testing.T) {
 				}
 			}
 			moveAgain(t, carried, began, c.within)
-			steady(t, others)
+			steady(t, control, others)
 			leaks.none(t)
 		})
 	}
@@ -95,11 +94,11 @@ func TestKilledAgent(t *testing.T) {
 // everything off the host, so that packets go where the host alone sends them;
 // transfers survive that too.
 func TestStoppedAgent(t *testing.T) {
-	topo, streams := restartLab(t)
+	topo, streams, control := restartLab(t)
 	for _, victim := range []string{"edge-a-1", "edge-a-gw", "cloud-gw"} {
 		t.Run(victim, func(t *testing.T) {
 			carried, others := split(streams, []string{victim})
-			flowing(t, streams)
+			flowing(t, append(streams, control))
 			leaks := watchLeaks(t, topo)
 			if err := topo.Agent(victim).Stop(); err != nil {
 				t.Fatal(err)
@@ -110,7 +109,7 @@ func TestStoppedAgent(t *testing.T) {
 				t.Fatal(err)
 			}
 			moveAgain(t, carried, began, moveWithin)
-			steady(t, others)
+			steady(t, control, others)
 			// Nothing of ours was left: this also shows that watchLeaks sees.
 			if leaks.count(victim) == 0 {
 				t.Error("a stopped agent still kept packets back")
