@@ -19,6 +19,10 @@ type PeerStatus struct {
 	LastReceive   time.Time // zero: none since the agent started
 	RxBytes       uint64
 	TxBytes       uint64
+	// Starved counts the packets that found no session with the peer, whether
+	// they waited for one or were dropped. What went to overlay addresses is left
+	// out: agents speak there, and what they want is no traffic.
+	Starved uint64
 }
 
 // VTEPStatus is a snapshot of one VTEP.

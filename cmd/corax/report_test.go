@@ -40,6 +40,20 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestTrafficStarved: a packet is wanted although it could not be sent.
+func TestTrafficStarved(t *testing.T) {
+	k := key.Public{1}
+	start := time.Unix(100, 0)
+	var tr traffic
+	for i, starved := range []uint64{0, 0, 1, 1, 5} {
+		tr.sample(start.Add(time.Duration(i)*time.Second), []dataplane.PeerStatus{{PublicKey: k, Starved: starved}}, nil)
+		want := map[int]time.Time{2: start.Add(2 * time.Second), 3: start.Add(2 * time.Second), 4: start.Add(4 * time.Second)}[i]
+		if tx, _ := tr.peer(k); !tx.Equal(want) {
+			t.Errorf("second %d: %v, want %v", i, tx, want)
+		}
+	}
+}
+
 func TestTraffic(t *testing.T) {
 	k := key.Public{1}
 	a := netip.MustParseAddr("10.0.0.1")

@@ -28,6 +28,7 @@ type traffic struct {
 // usage is what was seen of one counterpart.
 type usage struct {
 	tx, rx         uint64
+	starved        uint64
 	lastTx, lastRx time.Time // last sample in which it grew by more than our own
 	seen           bool      // in the present sample
 }
@@ -41,6 +42,7 @@ func (t *traffic) sample(now time.Time, peers []dataplane.PeerStatus, vteps []da
 	}
 	for _, p := range peers {
 		note(t.peers, p.PublicKey, now, p.TxBytes, p.RxBytes)
+		t.peers[p.PublicKey].starve(now, p.Starved)
 	}
 	for _, v := range vteps {
 		note(t.vteps, v.Addr, now, v.TxBytes, v.RxBytes)
@@ -64,6 +66,14 @@ func note[K comparable](m map[K]*usage, k K, now time.Time, tx, rx uint64) {
 	u.tx, u.rx, u.seen = tx, rx, true
 }
 
+// starve notes packets that could not be sent: they are wanted all the same.
+func (u *usage) starve(now time.Time, starved uint64) {
+	if starved > u.starved {
+		u.lastTx = now
+	}
+	u.starved = starved
+}
+
 func forget[K comparable](m map[K]*usage) {
 	for k, u := range m {
 		if !u.seen {
@@ -73,8 +83,8 @@ func forget[K comparable](m map[K]*usage) {
 	}
 }
 
-// peer returns when packets last went to a peer that somebody wanted to send,
-// and when any last came; zero: never.
+// peer returns when somebody last wanted to send packets to a peer, whether they
+// went or not, and when any last came; zero: never.
 func (t *traffic) peer(k key.Public) (tx, rx time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

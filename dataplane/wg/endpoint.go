@@ -48,6 +48,7 @@ type peer struct {
 	sent      atomic.Uint64
 	initiated atomic.Bool
 	flow      flow
+	starved   atomic.Uint64 // as in dataplane.PeerStatus
 
 	mu      sync.Mutex // guards kept and pending
 	kept    kept

@@ -12,6 +12,7 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"corax/dataplane"
+	"corax/dataplane/key"
 )
 
 var (
@@ -145,7 +146,11 @@ func (l *link) fillLocked(batch []dataplane.Packet) (taken, n int) {
 			l.drops.add(dropTooBig, 1)
 			continue
 		}
-		if !l.gate.admit(p, now) {
+		admitted := l.gate.admit(p, now)
+		if !p.flow.flowing && !toOverlay(b) {
+			p.starved.Add(1)
+		}
+		if !admitted {
 			l.drops.add(dropNoSession, 1)
 			continue
 		}
@@ -168,6 +173,11 @@ func owner(owners *bart.Table[*peer], b []byte) *peer {
 	}
 	p, _ := owners.Lookup(dst)
 	return p
+}
+
+// toOverlay reports whether packet b goes to an overlay address.
+func toOverlay(b []byte) bool {
+	return b[0]>>4 == 6 && key.OverlayPrefix.Contains(netip.AddrFrom16([16]byte(b[24:40])))
 }
 
 // Read waits for packets from Send. Only the device's reader calls it.

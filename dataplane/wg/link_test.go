@@ -109,6 +109,42 @@ func TestLinkDrops(t *testing.T) {
 
 // TestLinkClose closes while Sends and a Read are at work: all return, and none
 // touches the buffers of a Read that has returned.
+// TestLinkStarved: packets that find no session count, sent or not, unless they
+// are the agent's own; with a session none does.
+func TestLinkStarved(t *testing.T) {
+	l, p := newTestLink(nil)
+	overlay := key.Public{1}.Overlay()
+	owners := l.owners.Load().Clone()
+	owners.Insert(netip.PrefixFrom(overlay, 128), p)
+	l.owners.Store(owners)
+	bufs, sizes := newOffer(batchSize)
+	send := func(n int, pkt []byte) {
+		t.Helper()
+		batch := make([]dataplane.Packet, n)
+		for i := range batch {
+			batch[i].Data = pkt
+		}
+		go l.Send(batch)
+		if _, err := l.Read(bufs, sizes, 16); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(3, packet(netip.MustParseAddr("fd00::1"), overlay, 80, 0))
+	if n := p.starved.Load(); n != 0 {
+		t.Errorf("the agent's own: %d", n)
+	}
+	send(5, packet(inner1, inner2, 84, 0))
+	send(1, packet(netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2"), 84, 0))
+	if n := p.starved.Load(); n != 6 {
+		t.Errorf("without a session: %d, want 6", n)
+	}
+	l.gate.passed(p, 9) // now there is one
+	send(5, packet(inner1, inner2, 84, 0))
+	if n := p.starved.Load(); n != 6 {
+		t.Errorf("with a session: %d, want 6", n)
+	}
+}
+
 func TestLinkClose(t *testing.T) {
 	l, p := newTestLink(nil)
 	var wg sync.WaitGroup

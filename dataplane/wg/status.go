@@ -127,7 +127,7 @@ func (p *peer) status(s stats, was *path) dataplane.PeerStatus {
 			p.seen.proven, p.seen.at = w.heard.Load(), w.addr
 		}
 	}
-	out := dataplane.PeerStatus{PublicKey: p.key, RxBytes: s.rx, TxBytes: s.tx}
+	out := dataplane.PeerStatus{PublicKey: p.key, RxBytes: s.rx, TxBytes: s.tx, Starved: p.starved.Load()}
 	if w != nil {
 		out.Endpoint = w.addr
 		if p.seen.at == w.addr {
