@@ -206,6 +206,12 @@ func reachSmall(ctx context.Context, c crossing) error {
 	if _, err := c.from.PingUntil(ctx, c.addr, lab.PingOptions{}); err != nil {
 		return err
 	}
+	if c.from.host && c.from.node.IP.Is4() == c.addr.Is4() {
+		// Bound to the node's IP, which no Gateway lists: watchStrangers sees it.
+		if _, err := c.from.PingUntil(ctx, c.addr, lab.PingOptions{From: c.from.node.IP}); err != nil {
+			return fmt.Errorf("from the node's IP: %w", err)
+		}
+	}
 	at := netip.AddrPortFrom(c.addr, reachPort)
 	if _, err := c.from.EchoTCP(ctx, at, 10_000); err != nil {
 		return err
