@@ -265,11 +265,18 @@ func wantRefusal(t *testing.T, a *lab.Agent, code int, texts ...string) {
 	if err := a.Start(); err != nil {
 		t.Fatal(err)
 	}
+	wantEnd(t, a, string(before), code, texts...)
+}
+
+// wantEnd wants a running agent to end soon with an exit code and one line that
+// says all the texts, after what its log says already.
+func wantEnd(t *testing.T, a *lab.Agent, before string, code int, texts ...string) {
+	t.Helper()
 	select {
 	case <-a.Process().Done():
 	case <-time.After(10 * time.Second):
 		_ = a.Kill()
-		t.Errorf("the agent runs; it should refuse: %q", texts)
+		t.Errorf("the agent runs; it should end: %q", texts)
 		return
 	}
 	log, err := os.ReadFile(a.LogFile())
@@ -277,7 +284,7 @@ func wantRefusal(t *testing.T, a *lab.Agent, code int, texts ...string) {
 		t.Fatal(err)
 	}
 	line := ""
-	for l := range strings.Lines(string(log[len(before):])) {
+	for l := range strings.Lines(strings.TrimPrefix(string(log), before)) {
 		if strings.HasPrefix(l, "corax: ") {
 			line = l
 		}

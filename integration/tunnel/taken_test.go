@@ -142,6 +142,7 @@ func TestRefusals(t *testing.T) {
 		{"the device's name is taken", func(_ *testing.T, a *lab.Agent) error {
 			return a.Host.Netlink().LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "corax0"}})
 		}, []string{"--datapath", "tun"}, 1, []string{"corax: agent: ", "corax0", "the name is taken by a bridge device"}},
+		{"no Gateway directory", nil, []string{"--gateways", "/nonexistent"}, 1, []string{"corax: agent: file: gateway directory: stat /nonexistent: no such file or directory"}},
 		{"no such datapath", nil, []string{"--datapath", "kernel"}, 3, []string{"corax: agent: ", "--datapath"}},
 		{"a datapath of a later version", nil, []string{"--datapath", "userns"}, 1, []string{"datapath userns is not in this version"}},
 		{"two ports alike", nil, []string{"--tunnel-port", "4472"}, 3, []string{"--tunnel-port and --vxlan-port are both UDP 4472"}},
