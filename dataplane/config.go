@@ -105,6 +105,9 @@ type Route struct {
 	// MTU is the largest inner packet in bytes that this way carries; zero
 	// means Self.MTU. For IPv6 the fabric never goes below 1280.
 	MTU int
+	// TCPMTU is the MTU that the MSS of TCP connections is clamped to, when it
+	// is smaller than MTU; zero means MTU. In bytes.
+	TCPMTU int
 }
 
 // HostRoute is one remote subnet that the kernel routes into corax0.

@@ -18,6 +18,10 @@ const (
 	// PathMTU is the inner MTU that a path is assumed to carry before it has
 	// been probed.
 	PathMTU = 1360
+	// PathMTU6 is the inner MTU that every IPv6 path carries. No router
+	// fragments IPv6, and where the errors that would say so are blocked larger
+	// packets vanish; so TCP keeps to it on a path that has not been probed.
+	PathMTU6 = MinMTU6 - OverheadWG6
 )
 
 // InnerMTU returns the MTU of corax0 for an underlay link MTU: DefaultMTU on

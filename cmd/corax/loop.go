@@ -129,6 +129,7 @@ func (a *agent) apply(ctx context.Context) {
 		}
 	}
 	problems = append(problems, a.resolve(plan.Config.Peers)...)
+	limitTCP(plan.Config)
 	l.retry = false
 	if err := a.applyTunnel(ctx, plan.Config); err != nil {
 		l.retry = true
@@ -229,6 +230,20 @@ func (a *agent) resolve(peers []dataplane.Peer) []string {
 		}
 	}
 	return problems
+}
+
+// limitTCP clamps TCP on IPv6 paths, which nobody has probed, to what every one
+// carries. Either end's clamp serves both.
+func limitTCP(c dataplane.Config) {
+	v6 := map[key.Public]bool{}
+	for _, p := range c.Peers {
+		v6[p.PublicKey] = p.Endpoint.Addr().Is6() && !p.Endpoint.Addr().Is4In6()
+	}
+	for i := range c.Routes {
+		if r := &c.Routes[i]; r.Via == dataplane.ViaWireGuard && v6[r.Peer] {
+			r.TCPMTU = dataplane.PathMTU6
+		}
+	}
 }
 
 // logProblems logs what is new, and what is over.

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"corax/dataplane"
+	"corax/dataplane/key"
 )
 
 func TestResolver(t *testing.T) {
@@ -71,4 +74,27 @@ func TestResolver(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestLimitTCP(t *testing.T) {
+	k4, k6, mapped := key.Public{4}, key.Public{6}, key.Public{7}
+	c := dataplane.Config{
+		Peers: []dataplane.Peer{
+			{PublicKey: k4, Endpoint: netip.MustParseAddrPort("203.0.113.1:4500")},
+			{PublicKey: k6, Endpoint: netip.MustParseAddrPort("[2001:db8::1]:4500")},
+			{PublicKey: mapped, Endpoint: netip.MustParseAddrPort("[::ffff:203.0.113.1]:4500")},
+		},
+		Routes: []dataplane.Route{
+			{Via: dataplane.ViaWireGuard, Peer: k4},
+			{Via: dataplane.ViaWireGuard, Peer: k6},
+			{Via: dataplane.ViaWireGuard, Peer: mapped},
+			{Via: dataplane.ViaTUN},
+		},
+	}
+	limitTCP(c)
+	for i, want := range []int{0, dataplane.PathMTU6, 0, 0} {
+		if got := c.Routes[i].TCPMTU; got != want {
+			t.Errorf("route %d: TCPMTU %d, want %d", i, got, want)
+		}
+	}
 }

@@ -201,6 +201,7 @@ func gatewayConfig() dataplane.Config {
 			route("fd00:1:0:2::/64", dataplane.ViaVXLAN, vtepB, 1230),
 			route("fd00:2::/48", dataplane.ViaWireGuard, netip.Addr{}, 1360),
 			{Prefix: netip.PrefixFrom(overlayPeer, 128), Via: dataplane.ViaWireGuard, MTU: 1360},
+			{Prefix: netip.MustParsePrefix("10.4.0.0/16"), Via: dataplane.ViaWireGuard, MTU: 1360, TCPMTU: 1200},
 		},
 	}
 }

@@ -130,11 +130,11 @@ func (f *Fabric) clamp(s *scratch, h *header, way *entry, vtep netip.Addr) {
 	if !ok || t.later || t.proto != protoTCP || !isSYN(t.b) {
 		return
 	}
-	mtu := way.mtu
+	mtu := way.tcp
 	if back, ok := s.snap.routes.Lookup(h.src()); ok {
-		mtu = min(mtu, back.mtu)
+		mtu = min(mtu, back.tcp)
 	} else if v := s.snap.vteps[vtep]; v != nil {
-		mtu = min(mtu, v.way.mtu)
+		mtu = min(mtu, v.way.tcp)
 	}
 	if clampMSS(t.b, mssFor(mtu, h.v6)) {
 		f.counters.add(mssClamped, 1)

@@ -23,6 +23,8 @@ func TestMSSClamp(t *testing.T) {
 	}{
 		{"syn v4", FromTUN, netip.Addr{}, spec{src: "10.1.0.5", dst: "10.2.0.5"}, syn, mss(1460), mss(1320)},
 		{"syn/ack v4", FromWireGuard, netip.Addr{}, spec{src: "10.2.0.5", dst: "10.1.0.5"}, synack, mss(1460), mss(1320)},
+		{"smaller for TCP", FromTUN, netip.Addr{}, spec{src: "10.1.0.5", dst: "10.4.0.5"}, syn, mss(1460), mss(1160)},
+		{"smaller for TCP, back", FromWireGuard, netip.Addr{}, spec{src: "10.4.0.5", dst: "10.1.0.5"}, synack, mss(1460), mss(1160)},
 		{"smaller way back", FromVXLAN, vtepB, spec{src: "10.1.2.5", dst: "10.2.0.5"}, syn, mss(1460), mss(1190)},
 		{"smaller way there", FromWireGuard, netip.Addr{}, spec{src: "10.2.0.5", dst: "10.1.2.5"}, syn, mss(1460), mss(1190)},
 		{"syn v6", FromTUN, netip.Addr{}, spec{src: "fd00:1::5", dst: "fd00:2::5"}, syn, mss(1440), mss(1300)},

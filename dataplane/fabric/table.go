@@ -23,6 +23,8 @@ type entry struct {
 	// mtu is what the way carries; for IPv6 it may be less than the 1280 bytes
 	// that must be carried all the same.
 	mtu int
+	// tcp is what the MSS is clamped to, at most mtu.
+	tcp int
 }
 
 // limit is the largest packet to let out, in bytes.
@@ -116,6 +118,14 @@ func (s *snapshot) addRoute(r dataplane.Route) error {
 			errs = append(errs, err)
 		}
 	}
+	e.tcp = e.mtu
+	if r.TCPMTU != 0 {
+		tcp, err := boundMTU(r.TCPMTU)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("TCP: %w", err))
+		}
+		e.tcp = min(e.mtu, tcp)
+	}
 	switch r.Via {
 	case dataplane.ViaNone:
 	case dataplane.ViaWireGuard:
@@ -158,6 +168,7 @@ func (s *snapshot) addVTEP(v dataplane.VTEP, tightest map[netip.Addr]int) error 
 	if mtu, ok := tightest[addr]; ok {
 		way.mtu = min(way.mtu, mtu)
 	}
+	way.tcp = way.mtu
 	way.route.MTU = way.mtu
 	s.vteps[addr] = &vtep{way: way}
 	if !v.Overlay.IsValid() {

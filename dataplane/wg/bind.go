@@ -107,7 +107,6 @@ func (b *bind) listenOnce(port uint16) (*sockets, error) {
 	cfg := udpbatch.Config{
 		Addr:       netip.AddrPortFrom(netip.IPv4Unspecified(), port),
 		PacketInfo: true,
-		MinMTU6:    true,
 	}
 	c4, err4 := udpbatch.Listen(cfg)
 	switch {

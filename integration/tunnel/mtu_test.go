@@ -268,7 +268,9 @@ func TestDatagramTooBig(t *testing.T) {
 }
 
 // TestDatagramTooBigFarAway: what only the far domain's LAN cannot carry is
-// refused by the far gateway node, and the error finds its way back.
+// refused by the far gateway node, and the error finds its way back. Over an
+// IPv6 underlay the tunnel itself is too large for that LAN: the kernel learns
+// that from the first large packet, which is lost.
 func TestDatagramTooBigFarAway(t *testing.T) {
 	for _, tt := range []struct {
 		name       string
@@ -283,6 +285,9 @@ func TestDatagramTooBigFarAway(t *testing.T) {
 			cloud, far := topo.Domains[0].Nodes, topo.Domains[1].Nodes[1].Pods[0]
 			for i, from := range []*lab.Pod{cloud[1].Pods[0], cloud[0].Pods[0]} {
 				t.Run(from.Name+" IPv4", func(t *testing.T) {
+					if tt.v6Underlay {
+						learnUnderlay(t, from, far.IP)
+					}
 					d := newDatagrams(t, from, far, false, mtuPort+uint16(i))
 					d.arrives(t, 1500, false) // in fragments of fragments
 					d.refused(t, 1500, 1360, d.ownNode)
@@ -301,5 +306,15 @@ func TestDatagramTooBigFarAway(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// learnUnderlay pings with packets that fill the tunnel until one comes back.
+func learnUnderlay(t *testing.T, from *lab.Pod, to netip.Addr) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := from.PingUntil(ctx, to, lab.PingOptions{Size: 1300}); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -79,7 +79,7 @@ func (c *Conn) setup(cfg Config) error {
 	if optErr != nil {
 		return optErr
 	}
-	c.gso.init(opts.gso, cfg.MinMTU6 && c.v6)
+	c.gso.init(opts.gso)
 	c.rx.init(c)
 	c.senders.New = func() any { return newSender(c) }
 	return nil

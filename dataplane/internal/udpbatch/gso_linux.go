@@ -21,7 +21,6 @@ const (
 // lock.
 type gsoPolicy struct {
 	segments atomic.Int32 // largest run; 0: the kernel has no UDP_SEGMENT
-	fragment int          // segments above this many bytes always leave as fragments; 0: no limit
 	offUntil atomic.Int64 // for the socket: nanoseconds since Conn.start
 
 	paths atomic.Pointer[map[netip.Addr]pathLimit] // nil: none; never changed in place
@@ -34,19 +33,16 @@ type pathLimit struct {
 	until int64
 }
 
-func (g *gsoPolicy) init(supported, minMTU6 bool) {
+func (g *gsoPolicy) init(supported bool) {
 	if supported {
 		g.segments.Store(maxSegments)
-	}
-	if minMTU6 {
-		g.fragment = 1280 - 40 - 8
 	}
 }
 
 // run returns how many segments of size bytes may leave for to as one.
 func (g *gsoPolicy) run(c *Conn, to netip.Addr, size int) int {
 	n := int(g.segments.Load())
-	if n == 0 || size == 0 || g.fragment != 0 && size > g.fragment {
+	if n == 0 || size == 0 {
 		return 1
 	}
 	off, paths := g.offUntil.Load(), g.paths.Load()

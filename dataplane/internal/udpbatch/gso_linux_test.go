@@ -15,7 +15,7 @@ func TestGSOPolicy(t *testing.T) {
 	full := func(size, n int) run { return run{n: n, size: size, last: size} }
 	c := &Conn{start: time.Now()}
 	g := &c.gso
-	g.init(true, false)
+	g.init(true)
 	check := func(name string, to netip.Addr, size, want int) {
 		t.Helper()
 		if got := g.run(c, to, size); got != want {
@@ -54,15 +54,8 @@ func TestGSOPolicy(t *testing.T) {
 	}
 
 	var none gsoPolicy
-	none.init(false, false)
+	none.init(false)
 	if got := none.run(c, a, 100); got != 1 {
 		t.Errorf("without UDP_SEGMENT: %d, want 1", got)
-	}
-	none.init(true, true)
-	if got := none.run(c, a, 1233); got != 1 {
-		t.Errorf("above the minimum MTU: %d, want 1", got)
-	}
-	if got := none.run(c, a, 1232); got != 52 {
-		t.Errorf("within the minimum MTU: %d, want 52", got)
 	}
 }

@@ -19,7 +19,7 @@ func setOptions(fd int, v6 bool, cfg Config) (options, error) {
 	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cmp.Or(cfg.RecvBuffer, defaultBuffer))
 	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cmp.Or(cfg.SendBuffer, defaultBuffer))
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
-	if err := setDiscovery(fd, v6, cfg.MinMTU6); err != nil {
+	if err := setDiscovery(fd, v6); err != nil {
 		return o, err
 	}
 	if cfg.PacketInfo {
@@ -51,9 +51,11 @@ func setBuffer(fd, force, plain, size int) {
 	}
 }
 
-// setDiscovery turns path MTU discovery off: outer packets leave without DF,
-// so that a smaller link on the way fragments instead of dropping.
-func setDiscovery(fd int, v6, minMTU bool) error {
+// setDiscovery turns path MTU discovery off: outer packets leave without DF, so
+// that a smaller link on the way fragments instead of dropping. Over IPv6 only
+// the sender fragments, and Linux does that for its own link's MTU and for what
+// ICMP told it; IPV6_MTU sets the size of the fragments then, and no limit.
+func setDiscovery(fd int, v6 bool) error {
 	if !v6 {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT); err != nil {
 			return fmt.Errorf("path MTU discovery off: %w", err)
@@ -62,11 +64,6 @@ func setDiscovery(fd int, v6, minMTU bool) error {
 	}
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT); err != nil {
 		return fmt.Errorf("path MTU discovery off: %w", err)
-	}
-	if minMTU {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU, 1280); err != nil {
-			return fmt.Errorf("minimum MTU: %w", err)
-		}
 	}
 	return nil
 }

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -116,47 +113,6 @@ func TestSmallPath(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestMinMTU6: with MinMTU6 what a link cannot carry leaves as fragments of at
-// most 1280 bytes. What it can carry leaves whole: Linux looks at its own link
-// first, and at IPV6_MTU only when it fragments.
-func TestMinMTU6(t *testing.T) {
-	here, there := cable(t, 1500)
-	rx := there.listen(Config{}, there6.Addr())
-	for _, tt := range []struct {
-		min         bool
-		size, frags int // frags: of one datagram
-	}{{false, 2500, 2}, {true, 2500, 3}, {true, 1400, 0}, {true, 1232, 0}} {
-		tx := here.listen(Config{MinMTU6: tt.min}, here6.Addr())
-		msgs := sized(rx, 20, tt.size)
-		before := here.fragments()
-		if n := tx.Write(msgs); n != len(msgs) {
-			t.Fatalf("Write = %d, want %d", n, len(msgs))
-		}
-		receiveAll(t, rx, msgs)
-		if got, want := here.fragments()-before, tt.frags*len(msgs); got != want {
-			t.Errorf("minimum %t, %d bytes: %d fragments, want %d", tt.min, tt.size, got, want)
-		}
-		if got := counter(tx, "size"); tt.min && got != 0 {
-			t.Errorf("minimum %t, %d bytes: %d refusals that were known before", tt.min, tt.size, got)
-		}
-	}
-}
-
-// fragments returns how many IPv6 fragments the namespace has made.
-func (n *namespace) fragments() (count int) {
-	n.t.Helper()
-	n.do("statistics", func() error {
-		b, err := os.ReadFile("/proc/thread-self/net/snmp6")
-		for line := range strings.Lines(string(b)) {
-			if f := strings.Fields(line); len(f) == 2 && f[0] == "Ip6FragCreates" {
-				count, err = strconv.Atoi(f[1])
-			}
-		}
-		return err
-	})
-	return count
 }
 
 // slow puts a rate on the way out of a namespace; what waits there fills the

@@ -20,12 +20,6 @@ type Config struct {
 	// RecvBuffer and SendBuffer are the kernel's queues in bytes; zero means
 	// 4 MiB. Best effort: without privilege the system's limit caps them.
 	RecvBuffer, SendBuffer int
-	// MinMTU6 makes the fragments of IPv6 datagrams at most 1280 bytes long
-	// (IPV6_MTU), for paths whose MTU nobody knows. Linux fragments only what
-	// is above its own link's MTU or a path MTU that it was told by ICMP:
-	// anything smaller leaves whole all the same. The price is that segments
-	// above 1232 bytes leave one by one.
-	MinMTU6 bool
 
 	// plain does without UDP_GRO and UDP_SEGMENT, single without recvmmsg and
 	// sendmmsg too: an old kernel, for tests.
