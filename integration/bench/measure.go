@@ -21,9 +21,10 @@ var udpSizes = [3]int{64, 512, 1400}
 type tcpFigures struct {
 	bitrate float64 // received payload, in bit/s
 	// CPU seconds per GB (10^9 bytes) received: of the gateway process at the
-	// sender and at the receiver, and of the whole machine with the traffic
-	// processes.
+	// sender and at the receiver, of all processes of the lab, those that make
+	// traffic included, and of the whole machine with whatever else runs on it.
 	gateway [2]float64
+	lab     float64
 	machine float64
 }
 
@@ -85,11 +86,15 @@ func round(ctx context.Context, s system, p plan) (_ figures, err error) {
 		return figures{}, err
 	}
 	b := &bench{plan: p, name: s.name, net: n}
+	defer func() { err = errors.Join(err, b.tearDown()) }()
 	if err := b.setUp(ctx, s); err != nil {
 		return figures{}, fmt.Errorf("%w%s", err, lastLogs(l))
 	}
 	f, err := b.measure(ctx)
-	return f, errors.Join(err, b.tearDown())
+	if err != nil {
+		err = fmt.Errorf("%w%s", err, lastLogs(l))
+	}
+	return f, err
 }
 
 // setUp starts the system and waits until both pods reach each other.
@@ -117,8 +122,15 @@ func (b *bench) setUp(ctx context.Context, s system) error {
 	return nil
 }
 
+// tearDown ends what setUp has started; the lab ends the rest.
 func (b *bench) tearDown() error {
-	return errors.Join(b.sink[0].stop(), b.sink[1].stop())
+	var errs []error
+	for _, sink := range b.sink {
+		if sink != nil {
+			errs = append(errs, sink.stop())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (b *bench) measure(ctx context.Context) (figures, error) {
@@ -169,19 +181,21 @@ type sample struct {
 	received counts
 	sent     counts
 	gateway  [2]time.Duration
+	lab      time.Duration
 	machine  time.Duration
 }
 
 func (b *bench) sample(source, sink *child) (sample, error) {
 	var s sample
-	var errs [5]error
+	var errs [6]error
 	s.at = time.Now()
 	s.received, errs[0] = sink.counts()
 	s.sent, errs[1] = source.counts()
 	for i, p := range b.gws {
 		s.gateway[i], errs[2+i] = cpuOf(p)
 	}
-	s.machine, errs[4] = cpuOfMachine()
+	s.lab, errs[4] = cpuOfChildren()
+	s.machine, errs[5] = cpuOfMachine()
 	return s, errors.Join(errs[:]...)
 }
 
@@ -228,6 +242,7 @@ func (b *bench) tcp(ctx context.Context, from int) (tcpFigures, error) {
 			perGB(last.gateway[from] - first.gateway[from]),
 			perGB(last.gateway[1-from] - first.gateway[1-from]),
 		},
+		lab:     perGB(last.lab - first.lab),
 		machine: perGB(last.machine - first.machine),
 	}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -20,24 +21,28 @@ const userHZ = 100
 
 func ticks(n uint64) time.Duration { return time.Duration(n) * time.Second / userHZ }
 
-// processCPU returns the user and system time of a process, from the text of
-// /proc/PID/stat.
-func processCPU(stat []byte) (time.Duration, error) {
+// processCPU returns the parent of a process, and its user and system time, from
+// the text of /proc/PID/stat.
+func processCPU(stat []byte) (parent int, cpu time.Duration, err error) {
 	// The second field is the name in parentheses, with any characters.
 	i := bytes.LastIndexByte(stat, ')')
 	fields := strings.Fields(string(stat[i+1:]))
 	if i < 0 || len(fields) < 13 {
-		return 0, errors.New("malformed /proc/PID/stat")
+		return 0, 0, errors.New("malformed /proc/PID/stat")
+	}
+	parent, err = strconv.Atoi(fields[1])
+	if err != nil {
+		return 0, 0, err
 	}
 	user, err := strconv.ParseUint(fields[11], 10, 63)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	system, err := strconv.ParseUint(fields[12], 10, 63)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return ticks(user + system), nil
+	return parent, ticks(user + system), nil
 }
 
 // machineCPU returns the time that all processors were busy with something,
@@ -101,7 +106,32 @@ func cpuOf(p *lab.Process) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	return processCPU(b)
+	_, cpu, err := processCPU(b)
+	return cpu, err
+}
+
+// cpuOfChildren sums up the CPU time of the processes that we have started: the
+// gateways, what runs on other hosts, and the traffic.
+func cpuOfChildren() (time.Duration, error) {
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	var sum time.Duration
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		parent, cpu, err := processCPU(b)
+		if err != nil {
+			return 0, err
+		}
+		if parent == os.Getpid() {
+			sum += cpu
+		}
+	}
+	return sum, nil
 }
 
 // memoryOf reads the memory of a process; nil has none.

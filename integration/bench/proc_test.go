@@ -11,12 +11,12 @@ import (
 func TestProcessCPU(t *testing.T) {
 	// A name with spaces and parentheses must not shift the fields.
 	stat := "4711 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 25 0 0 20 0 1 0 100 1 1\n"
-	got, err := processCPU([]byte(stat))
-	if err != nil || got != 1750*time.Millisecond {
-		t.Errorf("%v, %v", got, err)
+	parent, got, err := processCPU([]byte(stat))
+	if err != nil || parent != 1 || got != 1750*time.Millisecond {
+		t.Errorf("parent %d, %v, %v", parent, got, err)
 	}
-	for _, bad := range []string{"", "1 (x", "1 (x) S 1 2", "1 (x) S 1 2 3 4 5 6 7 8 9 10 a 25"} {
-		if got, err := processCPU([]byte(bad)); err == nil {
+	for _, bad := range []string{"", "1 (x", "1 (x) S 1 2", "1 (x) S 1 2 3 4 5 6 7 8 9 10 a 25", "1 (x) S y 2 3 4 5 6 7 8 9 10 1 25"} {
+		if _, got, err := processCPU([]byte(bad)); err == nil {
 			t.Errorf("%q: %v", bad, got)
 		}
 	}

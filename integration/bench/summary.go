@@ -65,7 +65,9 @@ func gatewayCPU(gw int) func(figures) float64 {
 // bothGatewaysCPU is the sum over both.
 func bothGatewaysCPU(f figures) float64 { return gatewayCPU(0)(f) + gatewayCPU(1)(f) }
 
-func allCPU(f figures) float64 { return (f.tcp[0].machine + f.tcp[1].machine) / 2 }
+func labCPU(f figures) float64 { return (f.tcp[0].lab + f.tcp[1].lab) / 2 }
+
+func machineCPUPerGB(f figures) float64 { return (f.tcp[0].machine + f.tcp[1].machine) / 2 }
 
 func packetRate(size int) func(figures) float64 {
 	return func(f figures) float64 { return f.udp[size].rate }

@@ -43,7 +43,7 @@ func same(name string, f figures) result { return result{name, []figures{f, f, f
 
 func sampleResults() results {
 	f := func(gbit, cpu, kpps, megabytes float64) figures {
-		tcp := tcpFigures{bitrate: gbit * 1e9, gateway: [2]float64{cpu, 2 * cpu}, machine: 5 * cpu}
+		tcp := tcpFigures{bitrate: gbit * 1e9, gateway: [2]float64{cpu, 2 * cpu}, lab: 4 * cpu, machine: 5 * cpu}
 		udp := udpFigures{rate: kpps * 1e3, loss: 0.25}
 		return figures{
 			tcp: [2]tcpFigures{tcp, tcp}, udp: [len(udpSizes)]udpFigures{udp, udp, udp},
@@ -88,8 +88,8 @@ func TestPrint(t *testing.T) {
 	printGoals(&b, sampleResults(), 20e6)
 	text := b.String()
 	for _, want := range []string{
-		"wireguard-go        1.00        1.00    1.00    1.00    0.100    0.100      4.00      8.00       1.00    20.00    1.00",
-		"corax        1.50        1.50    1.50    1.50    0.150    0.150      2.00      4.00       0.50    10.00    0.50",
+		"wireguard-go        1.00        1.00    1.00    1.00    0.100    0.100      4.00      8.00       1.00  16.00       1.00    20.00",
+		"corax        1.50        1.50    1.50    1.50    0.150    0.150      2.00      4.00       0.50   8.00       0.50    10.00",
 		"corax  100 (25%)    2.00",
 		"not measured",
 		"binary, MB                               20.0  <= 45             met",

@@ -17,7 +17,7 @@ func printTables(w io.Writer, r results) {
 	if !slices.ContainsFunc(r, func(s result) bool { return len(s.rounds) > 0 }) {
 		return
 	}
-	fmt.Fprint(w, "\nOne TCP connection, each way in turn; CPU in seconds per GB, of the gateways' processes and of the whole machine\n")
+	fmt.Fprint(w, "\nOne TCP connection, each way in turn; CPU in seconds per GB: of the gateways' processes, all processes of the lab, the whole machine\n")
 	print := func(header string, row func(*tabwriter.Writer, *result)) {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprintln(t, header)
@@ -29,14 +29,14 @@ func printTables(w io.Writer, r results) {
 		_ = t.Flush()
 	}
 	wg, kernel := r.of(nameWireGuard), r.of(nameKernel)
-	print("system\ta>b Gbit/s\tb>a Gbit/s\t/wg-go\t/wg-go\t/kernel\t/kernel\tCPU send\tCPU recv\tsum/wg-go\tmachine\t/wg-go\t", func(t *tabwriter.Writer, s *result) {
-		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%s\t\n", s.name,
+	print("system\ta>b Gbit/s\tb>a Gbit/s\t/wg-go\t/wg-go\t/kernel\t/kernel\tCPU send\tCPU recv\tsum/wg-go\tall\tall/wg-go\tmachine\t", func(t *tabwriter.Writer, s *result) {
+		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t%s\t%.2f\t\n", s.name,
 			s.median(bitrate(0))/1e9, s.median(bitrate(1))/1e9,
 			number("%.2f", s.ratio(wg, bitrate(0))), number("%.2f", s.ratio(wg, bitrate(1))),
 			number("%.3f", s.ratio(kernel, bitrate(0))), number("%.3f", s.ratio(kernel, bitrate(1))),
 			number("%.2f", s.median(gatewayCPU(0))), number("%.2f", s.median(gatewayCPU(1))),
 			number("%.2f", s.ratio(wg, bothGatewaysCPU)),
-			s.median(allCPU), number("%.2f", s.ratio(wg, allCPU)))
+			s.median(labCPU), number("%.2f", s.ratio(wg, labCPU)), s.median(machineCPUPerGB))
 	})
 	fmt.Fprint(w, "\nUDP received a>b, thousands per second (loss) and ratio to wireguard-go, by payload; round trips in µs; memory of the larger gateway in MB\n")
 	print("system\t64 B\t/wg-go\t512 B\t/wg-go\t1400 B\t/wg-go\tp50\tp99\tidle\tpeak\t", func(t *tabwriter.Writer, s *result) {
