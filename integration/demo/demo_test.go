@@ -3,9 +3,13 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +17,109 @@ import (
 	"corax/integration/lab"
 )
 
-func TestMain(m *testing.M) { os.Exit(lab.Main(m)) }
+// childEnv makes the test binary the demo itself.
+const childEnv = "CORAX_DEMO_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		main()
+	}
+	os.Exit(lab.Main(m))
+}
+
+// TestDemo runs the demo with real agents.
+func TestDemo(t *testing.T) {
+	l := lab.ForTest(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var out strings.Builder
+	if err := show(ctx, l, &out); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, text := range []string{
+		"gateway node of cloud", "peers        2, all reachable",
+		"64 pings", "30 transfers with 384 MB in all,\nevery SHA-256 right, 64 UDP datagrams, 4 names resolved. No kernel tunnel was used.\n",
+	} {
+		if !strings.Contains(out.String(), text) {
+			t.Errorf("no %q in\n%s", text, out.String())
+		}
+	}
+}
+
+// TestInterrupted presses Ctrl-C in the middle of the demo: it says so, and
+// neither a process nor a file is left.
+func TestInterrupted(t *testing.T) {
+	lab.ForTest(t) // or skip
+	corax, err := lab.Corax()
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "demo-") // short, for the paths of sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	child := exec.Command(self, "-corax", corax)
+	child.Env = append(os.Environ(), childEnv+"=1", "TMPDIR="+dir)
+	var errs bytes.Buffer
+	child.Stderr = &errs
+	stdout, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(stdout)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("the demo ended early: %v, %s", err, errs.String())
+		}
+		if strings.Contains(line, "start an agent") {
+			break
+		}
+	}
+	if agents(t, dir) != 6 {
+		t.Errorf("%d agents run, want 6", agents(t, dir))
+	}
+	if err := child.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, lines)
+	if err := child.Wait(); child.ProcessState.ExitCode() != 1 {
+		t.Errorf("ended with %v", err)
+	}
+	if !strings.Contains(errs.String(), "corax demo: interrupted") {
+		t.Errorf("it said %q", errs.String())
+	}
+	if n := agents(t, dir); n != 0 {
+		t.Errorf("%d agents are left", n)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// agents counts the processes whose command line names a directory.
+func agents(t *testing.T, dir string) int {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, p := range paths {
+		if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), "\x00agent\x00") && strings.Contains(string(b), dir) {
+			n++
+		}
+	}
+	return n
+}
 
 // TestTraffic runs the demo's traffic over plain kernel routing: it must pass
 // where the network works, whatever the agents do.
