@@ -4,6 +4,7 @@ package tunnel_test
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -38,6 +39,10 @@ func TestHostileFiles(t *testing.T) {
 		return bytes.Replace(good["edge-a.yaml"], []byte(old), []byte(replacement), 1)
 	}
 	const head = "apiVersion: raven.openyurt.io/v1beta1\nkind: Gateway\n"
+	var before []string
+	for _, a := range f.Agents() {
+		before = append(before, inForce(f.status(a)))
+	}
 	const greedy = `metadata: {name: zz}
 spec:
   tunnelConfig: {Replicas: 1}
@@ -51,28 +56,32 @@ status:
 		name, file string
 		contents   []byte
 		problems   []string
+		changes    bool // what is in force; else it stays as it was
 	}{
-		{"binary", "x.yaml", binary, []string{"x.yaml:1: not YAML"}},
-		{"empty", "x.yaml", nil, []string{"x.yaml:1: no Gateway in it"}},
-		{"huge", "x.yaml", bytes.Repeat([]byte("#"), 5<<20), []string{"x.yaml:1: larger than 4194304 bytes"}},
-		{"another kind", "x.yaml", []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"), []string{`x.yaml:1: kind: "Pod" is not Gateway`}},
-		{"an older version", "x.yaml", []byte("apiVersion: raven.openyurt.io/v1alpha1\nkind: Gateway\nmetadata: {name: g}\n"), []string{`"raven.openyurt.io/v1alpha1" is not raven.openyurt.io/v1beta1`}},
-		{"aliases that multiply", "x.yaml", []byte(head + "metadata: {name: g}\nspec: &a {nodeSelector: {}}\nstatus: *a\n"), []string{"aliases are not accepted"}},
-		{"deep", "x.yaml", []byte(head + "metadata: {name: g}\nspec: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + "\n"), []string{"x.yaml:"}},
-		{"the same Gateway twice", "x.yaml", good["cloud.yaml"], []string{"gateway cloud is already defined in cloud.yaml:1"}},
-		{"somebody else's subnet", "zz.yaml", []byte(head + greedy), []string{"10.244.0.0/16 of node zz-1 overlaps 10.244.0.0/24 of gateway cloud"}},
+		{"binary", "x.yaml", binary, []string{"x.yaml:1: not YAML"}, false},
+		{"empty", "x.yaml", nil, []string{"x.yaml:1: no Gateway in it"}, false},
+		{"huge", "x.yaml", bytes.Repeat([]byte("#"), 5<<20), []string{"x.yaml:1: larger than 4194304 bytes"}, false},
+		{"another kind", "x.yaml", []byte("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n"), []string{`x.yaml:1: kind: "Pod" is not Gateway`}, false},
+		{"an older version", "x.yaml", []byte("apiVersion: raven.openyurt.io/v1alpha1\nkind: Gateway\nmetadata: {name: g}\n"), []string{`"raven.openyurt.io/v1alpha1" is not raven.openyurt.io/v1beta1`}, false},
+		{"aliases that multiply", "x.yaml", []byte(head + "metadata: {name: g}\nspec: &a {nodeSelector: {}}\nstatus: *a\n"), []string{"aliases are not accepted"}, false},
+		{"deep", "x.yaml", []byte(head + "metadata: {name: g}\nspec: " + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + "\n"), []string{"x.yaml:"}, false},
+		{"the same Gateway twice", "x.yaml", good["cloud.yaml"], []string{"gateway cloud is already defined in cloud.yaml:1"}, false},
+		{"somebody else's subnet", "zz.yaml", []byte(head + greedy), []string{"10.244.0.0/16 of node zz-1 overlaps 10.244.0.0/24 of gateway cloud"}, true},
 
-		{"half a file", "cloud.yaml", good["cloud.yaml"][:bytes.Index(good["cloud.yaml"], []byte("subnets:"))+4], []string{"cloud.yaml:"}},
-		{"binary in place of a file", "edge-a.yaml", binary, []string{"edge-a.yaml:1: not YAML"}},
-		{"nothing in place of a file", "edge-a.yaml", nil, []string{"edge-a.yaml:1: no Gateway in it"}},
-		{"an unknown field", "edge-a.yaml", bad("Replicas:", "replicas:"), []string{"spec.tunnelConfig.replicas: unknown field"}},
-		{"a subnet that is none", "edge-a.yaml", bad("10.244.10.0/24", "10.244.10.0/42"), []string{"edge-a.yaml:", `status.nodes[0].subnets[0]`, "10.244.10.0/42"}},
-		{"a port that is none", "edge-a.yaml", bad("port: 4500", "port: 70000"), []string{"spec.endpoints[0].port", "70000"}},
+		{"half a file", "cloud.yaml", good["cloud.yaml"][:bytes.Index(good["cloud.yaml"], []byte("subnets:"))+4], []string{"cloud.yaml:"}, false},
+		{"binary in place of a file", "edge-a.yaml", binary, []string{"edge-a.yaml:1: not YAML"}, false},
+		{"nothing in place of a file", "edge-a.yaml", nil, []string{"edge-a.yaml:1: no Gateway in it"}, false},
+		{"an unknown field", "edge-a.yaml", bad("Replicas:", "replicas:"), []string{"spec.tunnelConfig.replicas: unknown field"}, false},
+		{"a subnet that is none", "edge-a.yaml", bad("10.244.10.0/24", "10.244.10.0/42"), []string{"edge-a.yaml:", `status.nodes[0].subnets[0]`, "10.244.10.0/42"}, true},
+		{"a port that is none", "edge-a.yaml", bad("port: 4500", "port: 70000"), []string{"spec.endpoints[0].port", "70000"}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			put(t, f.Gateways, tt.file, tt.contents)
-			for _, a := range f.Agents() {
+			for i, a := range f.Agents() {
 				f.await(t, a, 10*time.Second, lab.Troubled(tt.problems...))
+				if now := inForce(f.status(a)); now != before[i] && !tt.changes {
+					t.Errorf("%s: in force is %s, before %s", a.Host.Name, now, before[i])
+				}
 			}
 			if b, ok := good[tt.file]; ok {
 				put(t, f.Gateways, tt.file, b)
@@ -85,6 +94,15 @@ status:
 		})
 	}
 	f.undisturbed()
+}
+
+// inForce says what an agent makes of the Gateway objects.
+func inForce(s *lab.Status) string {
+	text := s.Role + " of " + s.Gateway
+	for _, p := range s.Peers {
+		text += fmt.Sprintf(", %s/%s %v", p.Gateway, p.Node, p.Subnets)
+	}
+	return text
 }
 
 // put writes a file slowly, without the rename that a careful writer makes.
