@@ -1,7 +1,6 @@
 package wg
 
 import (
-	"bytes"
 	"context"
 	"time"
 
@@ -61,7 +60,7 @@ func (p *peer) overtaken() {
 // for five seconds. So the lower key goes first. It gives way at its second copy:
 // then nothing of ours seems to arrive.
 func (p *peer) yields(self key.Public, now time.Time) bool {
-	if bytes.Compare(self[:], p.key[:]) > 0 {
+	if p.key.Less(self) {
 		return false
 	}
 	p.mu.Lock()
