@@ -226,7 +226,7 @@ func TestTakeOver(t *testing.T) {
 		VtepDevIndex: eth0.Attrs().Index, Age: 300}
 	clean := snapshot(t, node.Host)
 	if err := nl.LinkAdd(raven); err != nil {
-		t.Skipf("no kernel VXLAN: %v", err)
+		lacking(t, "no kernel VXLAN: %v", err)
 	}
 	if err := nl.LinkSetUp(raven); err != nil {
 		t.Fatal(err)

@@ -26,6 +26,7 @@ type mallory struct {
 	*faults
 	*spoofer
 	hubAt, own netip.AddrPort
+	answers    *lab.Capture
 }
 
 func newMallory(t *testing.T, f *faults) *mallory {
@@ -33,8 +34,12 @@ func newMallory(t *testing.T, f *faults) *mallory {
 	h := f.Lab.Host("mallory")
 	h.Attach(f.WAN, "eth0", netip.MustParsePrefix("203.0.113.66/25"))
 	h.Route(lab.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("203.0.113.1")})
+	answers, err := h.Capture("eth0", func(p lab.Frame) bool { return !p.Outgoing && p.SrcPort == tunnelPort })
+	if err != nil {
+		t.Fatal(err)
+	}
 	return &mallory{
-		faults: f, spoofer: newSpoofer(t, h),
+		faults: f, answers: answers, spoofer: newSpoofer(t, h),
 		hubAt: netip.AddrPortFrom(f.cloud().Gateway().IP, tunnelPort),
 		own:   netip.MustParseAddrPort("203.0.113.66:4500"),
 	}
@@ -106,13 +111,24 @@ func TestHostileWireGuard(t *testing.T) {
 	}
 
 	// A replay of data has no counter: WireGuard drops it without a word.
-	for range 50 {
+	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for range 10 {
 		m.send(m.own, m.hubAt, data)
 		m.send(m.own, m.hubAt, with(data, 40, data[40]^1))
+		// What the hub sends next goes to the peer as before.
+		if _, err := f.cloud().Nodes[0].Pods[0].PingUntil(ctx, f.edge().Nodes[0].Pods[0].IP, lab.PingOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 50 {
 		m.send(edgeAt, m.hubAt, with(data, 40, data[40]^1))
 	}
 	f.await(t, f.hub(), 10*time.Second, lab.Reached(edgeName))
 	f.undisturbed()
+	if n := m.answers.Count(); n != 0 {
+		t.Errorf("the hub sent %d datagrams to a stranger", n)
+	}
 	after := f.status(f.hub()).Peer(edgeName)
 	if after.Path.Endpoint != before.Path.Endpoint || after.Path.Kind != "direct" {
 		t.Errorf("the path moved from %+v to %+v", before.Path, after.Path)

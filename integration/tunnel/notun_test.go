@@ -37,7 +37,7 @@ func give(t *testing.T, a *lab.Agent, uid int) {
 	private := filepath.Join(a.StateDir(), "private.key")
 	for _, p := range []string{a.Host.Dir(), a.StateDir(), private} {
 		if err := os.Chown(p, uid, uid); errors.Is(err, unix.EINVAL) {
-			t.Skip("this user namespace has one user only")
+			lacking(t, "this user namespace has one user only")
 		} else if err != nil {
 			t.Fatal(err)
 		}
@@ -155,10 +155,10 @@ func noDevices(t *testing.T) syscall.SysProcAttr {
 		}
 	}
 	if dir == "" {
-		t.Skip("no cgroup of version 2 is mounted")
+		lacking(t, "no cgroup of version 2 is mounted")
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Skipf("no cgroup can be made: %v", err)
+		lacking(t, "no cgroup can be made: %v", err)
 	}
 	group, err := os.Open(dir)
 	if err != nil {
@@ -171,7 +171,7 @@ func noDevices(t *testing.T) syscall.SysProcAttr {
 		}
 	})
 	if err := denyDevices(int(group.Fd())); err != nil {
-		t.Skipf("no device program can be attached: %v", err)
+		lacking(t, "no device program can be attached: %v", err)
 	}
 	return syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
 }
