@@ -88,7 +88,7 @@ func (f *Fabric) forward(s *scratch, p *dataplane.Packet) {
 	if v.transit {
 		h.decrement()
 	}
-	if h.proto == protoTCP || h.v6 && extended(h.proto) {
+	if h.maySYN() {
 		f.clamp(s, h, v.way, p.VTEP)
 	}
 	if large {

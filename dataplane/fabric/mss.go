@@ -22,6 +22,15 @@ func mssFor(mtu int, v6 bool) uint16 {
 	return uint16(mtu - header4Len - tcpHeaderLen)
 }
 
+// maySYN reports whether the packet can be a SYN: cheaply, as every packet is
+// asked. Behind IPv6 extension headers anything may be.
+func (h *header) maySYN() bool {
+	if h.proto != protoTCP {
+		return h.v6 && extended(h.proto)
+	}
+	return len(h.b) > h.hlen+13 && h.b[h.hlen+13]&tcpFlagSYN != 0
+}
+
 // isSYN reports whether b begins with a whole TCP header of a SYN or SYN/ACK.
 func isSYN(b []byte) bool { return len(b) >= tcpHeaderLen && b[13]&tcpFlagSYN != 0 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -37,7 +38,7 @@ type tunReader struct {
 	// ready is poll as a value, made once.
 	ready func(fd uintptr) bool
 	n     int
-	err   error // of the last read
+	errno unix.Errno // of the last read
 }
 
 func (r *tunReader) init() {
@@ -47,15 +48,17 @@ func (r *tunReader) init() {
 	r.ready = r.poll
 }
 
-// poll reads once. It returns false, for "wait", only with empty hands.
+// poll reads once. It returns false, for "wait", only with empty hands. The system
+// call is raw because it never blocks: the Go scheduler would take the time to
+// copy 64 KiB for blocking, and wake another thread.
 func (r *tunReader) poll(fd uintptr) bool {
 	for {
-		r.n, r.err = unix.Read(int(fd), r.slab[r.off:r.off+tunMaxRead])
-		if !errors.Is(r.err, unix.EINTR) {
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&r.slab[r.off])), tunMaxRead)
+		if r.n, r.errno = int(n), errno; errno != unix.EINTR {
 			break
 		}
 	}
-	return !errors.Is(r.err, unix.EAGAIN) || len(r.batch) > 0
+	return r.errno != unix.EAGAIN || len(r.batch) > 0
 }
 
 // Run reads packets and hands them to Receive until ctx is done or the TUN is
@@ -87,15 +90,15 @@ func (t *TUN) readLoop() error {
 			t.flush()
 			return err
 		}
-		switch {
-		case r.err == nil:
+		switch r.errno {
+		case 0:
 			t.take(r.slab[r.off : r.off+r.n])
-		case errors.Is(r.err, unix.EAGAIN):
+		case unix.EAGAIN:
 			t.flush()
-		case errors.Is(r.err, unix.EBADFD):
+		case unix.EBADFD:
 			return errors.New("the device was deleted")
 		default:
-			return r.err
+			return r.errno
 		}
 		if len(r.batch) >= tunEnough || len(r.slab)-r.off < tunMaxRead {
 			t.flush()

@@ -55,7 +55,7 @@ func (w *tunWriter) tryUntilTaken(fd uintptr) bool {
 
 func writev(fd uintptr, iov []unix.Iovec) unix.Errno {
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+		_, _, errno := unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
 		if errno != unix.EINTR {
 			return errno
 		}

@@ -154,7 +154,7 @@ func TestTUNAllocs(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if tun.reader.err == nil {
+			if tun.reader.errno == 0 {
 				tun.take(tun.reader.slab[tun.reader.off : tun.reader.off+tun.reader.n])
 			}
 		}

@@ -30,6 +30,10 @@ type receiver struct {
 	out [receiveBatch]dataplane.Packet
 	n   int // packets in out
 
+	// The source that was accepted last in this batch: most are the same.
+	fromVTEP *vtep
+	from     netip.Addr
+
 	split  offload.Splitter
 	pieces []byte // of packets that were cut; nil until there was one
 }
@@ -49,6 +53,7 @@ func (r *receiver) step() error {
 // take sorts a batch of datagrams: packets for the fabric go there in one call.
 func (r *receiver) take(in []udpbatch.Datagram, now time.Time) {
 	t := r.e.table.Load()
+	r.fromVTEP = nil
 	var v *vtep
 	for i := range in {
 		if from := in[i].From.Addr(); v == nil || v.addr != from {
@@ -134,8 +139,13 @@ func (r *receiver) ip(v *vtep, f *frame, now time.Time) drop {
 	if f.dst != r.e.mac {
 		return dropMAC // a broadcast is for the segment: forwarding it could storm
 	}
-	if !v.sources.Contains(src) && !(dst == r.e.overlay && key.OverlayPrefix.Contains(src)) {
-		return dropSource
+	if v != r.fromVTEP || src != r.from {
+		switch {
+		case v.sources.Contains(src):
+			r.fromVTEP, r.from = v, src
+		case dst != r.e.overlay || !key.OverlayPrefix.Contains(src):
+			return dropSource
+		}
 	}
 	if open && super(f.etherType, pkt) {
 		return r.cut(v, f.etherType, pkt)

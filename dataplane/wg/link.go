@@ -1,6 +1,7 @@
 package wg
 
 import (
+	"bytes"
 	"net/netip"
 	"os"
 	"sync"
@@ -134,10 +135,14 @@ func (l *link) fillLocked(batch []dataplane.Packet) (taken, n int) {
 	o := &l.offer
 	owners := l.owners.Load()
 	now := l.gate.now()
+	var last []byte // destination of the packet before: most have the same
+	var p *peer
 	for taken < len(batch) && n < len(o.bufs) {
 		b := batch[taken].Data
 		taken++
-		p := owner(owners, b)
+		if dst := destination(b); len(dst) == 0 || !bytes.Equal(dst, last) {
+			p, last = owner(owners, dst), dst
+		}
 		if p == nil {
 			l.drops.add(dropNoPeer, 1)
 			continue
@@ -160,15 +165,23 @@ func (l *link) fillLocked(batch []dataplane.Packet) (taken, n int) {
 	return taken, n
 }
 
-// owner returns the peer whose allowed IPs hold the destination of packet b.
-func owner(owners *bart.Table[*peer], b []byte) *peer {
-	var dst netip.Addr
+// destination returns the bytes of packet b that hold its destination; none when
+// b is no IP packet.
+func destination(b []byte) []byte {
 	switch {
 	case len(b) >= 20 && b[0]>>4 == 4:
-		dst = netip.AddrFrom4([4]byte(b[16:20]))
+		return b[16:20]
 	case len(b) >= 40 && b[0]>>4 == 6:
-		dst = netip.AddrFrom16([16]byte(b[24:40]))
+		return b[24:40]
 	default:
+		return nil
+	}
+}
+
+// owner returns the peer whose allowed IPs hold an address.
+func owner(owners *bart.Table[*peer], addr []byte) *peer {
+	dst, ok := netip.AddrFromSlice(addr)
+	if !ok {
 		return nil
 	}
 	p, _ := owners.Lookup(dst)
