@@ -1,6 +1,7 @@
 package wg
 
 import (
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -10,11 +11,6 @@ import (
 const (
 	// batchSize is the number of packets per Read, Write, and system call.
 	batchSize = 128
-	// maxOutbound bounds the packets between the link's Read and the bind's
-	// Send, over all peers with a session: four batches keep every stage busy.
-	maxOutbound = 4 * batchSize
-	// maxInbound bounds the packets between the bind and the link's Write.
-	maxInbound = 4 * batchSize
 	// maxStaged bounds the packets that wait inside wireguard-go for the
 	// session of one peer.
 	maxStaged = 64
@@ -32,6 +28,12 @@ const (
 	// packets that will never come out again.
 	waitStep = 5 * time.Millisecond
 )
+
+// maxInFlight bounds the packets between the link's Read and the bind's Send,
+// over all peers with a session, and those between the bind and the link's
+// Write: one batch per thread. That keeps every thread busy; more would only
+// fall out of the processor's cache before the next stage gets to it.
+func maxInFlight() int64 { return int64(batchSize * runtime.GOMAXPROCS(0)) }
 
 // flow is what the gate knows of one peer. Only the gate's user touches it.
 type flow struct {
@@ -53,6 +55,7 @@ type flow struct {
 // from outside; the other methods need none.
 type gate struct {
 	start  time.Time
+	bound  int64
 	handed uint64 // of flowing peers
 	passes atomic.Uint64
 
@@ -60,7 +63,9 @@ type gate struct {
 	wake    chan struct{} // capacity 1
 }
 
-func newGate() *gate { return &gate{start: time.Now(), wake: make(chan struct{}, 1)} }
+func newGate() *gate {
+	return &gate{bound: maxInFlight(), start: time.Now(), wake: make(chan struct{}, 1)}
+}
 
 // now is the time that the methods mean.
 func (g *gate) now() time.Duration { return time.Since(g.start) }
@@ -79,7 +84,7 @@ func (g *gate) passed(p *peer, n int) {
 
 // full reports whether the packets in flight have reached the bound.
 func (g *gate) full() bool {
-	return int64(g.handed-g.passes.Load()) >= maxOutbound // may be below zero for a moment
+	return int64(g.handed-g.passes.Load()) >= g.bound // may be below zero for a moment
 }
 
 // admit says whether one packet more may go to p at the time now.

@@ -130,7 +130,7 @@ func TestGateRandom(t *testing.T) {
 			if !g.full() && g.admit(peers[i], now) {
 				inside[i]++
 			}
-			if n := int64(g.handed - g.passes.Load()); n > maxOutbound {
+			if n := int64(g.handed - g.passes.Load()); n > g.bound {
 				t.Fatalf("%d in flight", n)
 			}
 		}
@@ -168,7 +168,7 @@ func TestWindow(t *testing.T) {
 			}
 		}
 
-		w.add(maxInbound - 1)
+		w.add(int(w.bound) - 1)
 		if c := wait(); waits(c) {
 			t.Fatal("waits below the bound")
 		}
@@ -203,7 +203,7 @@ func TestWindow(t *testing.T) {
 			t.Errorf("in flight %d", w.n.Load())
 		}
 
-		w.add(maxInbound)
+		w.add(int(w.bound))
 		c = wait()
 		close(closed)
 		synctest.Wait()

@@ -10,6 +10,7 @@ import (
 // (replays, forgeries) never reach Write: when nothing moves and no Write is at
 // work, what is left is given up.
 type window struct {
+	bound  int64
 	n      atomic.Int64
 	moved  atomic.Uint64 // calls of take
 	busy   atomic.Int32  // Writes at work
@@ -17,7 +18,7 @@ type window struct {
 	resets atomic.Uint64
 }
 
-func newWindow() *window { return &window{wake: make(chan struct{}, 1)} }
+func newWindow() *window { return &window{bound: maxInFlight(), wake: make(chan struct{}, 1)} }
 
 func (w *window) add(n int) { w.n.Add(int64(n)) }
 
@@ -40,7 +41,7 @@ func (w *window) signal() {
 // The timer belongs to the caller's goroutine.
 func (w *window) wait(timer *time.Timer, closed <-chan struct{}) bool {
 	idle := 0
-	for w.n.Load() >= maxInbound {
+	for w.n.Load() >= w.bound {
 		moved := w.moved.Load()
 		timer.Reset(waitStep)
 		select {
@@ -58,7 +59,7 @@ func (w *window) wait(timer *time.Timer, closed <-chan struct{}) bool {
 			w.resets.Add(1)
 		}
 	}
-	if w.n.Load() < maxInbound/2 {
+	if w.n.Load() < w.bound/2 {
 		w.signal() // another loop may wait too
 	}
 	return true

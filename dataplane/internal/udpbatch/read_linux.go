@@ -15,7 +15,8 @@ const (
 	slotSize   = 64 << 10 // the largest super-datagram
 	minSlots   = 2
 	maxSlots   = 16
-	rxCtlWords = 16 // 128 bytes: UDP_GRO, packet info and SO_RXQ_OVFL
+	readBytes  = 128 << 10 // about as much as one call should bring
+	rxCtlWords = 16        // 128 bytes: UDP_GRO, packet info and SO_RXQ_OVFL
 
 	// errorPause keeps a socket that fails for a reason nobody foresaw from
 	// burning a core.
@@ -28,7 +29,8 @@ const (
 type receiver struct {
 	c       *Conn
 	recv    func(fd uintptr) bool // c.rx.once, made once
-	n       int                   // slots in use
+	n       int                   // slots with memory
+	use     int                   // slots that the next call offers
 	hdrs    [maxSlots]mmsghdr
 	iovs    [maxSlots]unix.Iovec
 	names   [maxSlots]sockaddr
@@ -49,7 +51,8 @@ type receiver struct {
 func (r *receiver) init(c *Conn) {
 	r.c = c
 	r.recv = r.once
-	r.grow(minSlots)
+	r.use = minSlots
+	r.grow(r.use)
 }
 
 func (r *receiver) grow(n int) {
@@ -64,7 +67,7 @@ func (r *receiver) grow(n int) {
 		h.Control = (*byte)(unsafe.Pointer(&r.ctls[i]))
 		r.reset(i)
 	}
-	r.n = n
+	r.n = max(r.n, n)
 }
 
 // reset restores what the kernel overwrote in a used header.
@@ -98,9 +101,7 @@ func (r *receiver) fill() error {
 	for i := range r.filled {
 		r.reset(i)
 	}
-	if r.filled == r.n && r.n < maxSlots && !r.c.single.Load() {
-		r.grow(2 * r.n)
-	}
+	r.adapt()
 	r.filled, r.next = 0, 0
 	for {
 		if err := r.c.raw.Read(r.recv); err != nil {
@@ -124,6 +125,26 @@ func (r *receiver) fill() error {
 	}
 }
 
+// adapt chooses how many slots the next call offers, when the last one filled
+// all that it had: more for small datagrams, to save calls, and fewer for
+// super-datagrams, to cut them up while they are in the processor's cache.
+func (r *receiver) adapt() {
+	if r.filled < r.use || r.c.single.Load() {
+		return
+	}
+	bytes := 0
+	for i := range r.filled {
+		bytes += int(r.hdrs[i].n)
+	}
+	switch {
+	case bytes <= readBytes/2 && r.use < maxSlots:
+		r.use *= 2
+		r.grow(r.use)
+	case bytes > readBytes && r.use > minSlots:
+		r.use /= 2
+	}
+}
+
 // pause waits a moment after an error; false means that the Conn was closed.
 func (r *receiver) pause() bool {
 	t := time.NewTimer(errorPause)
@@ -139,7 +160,7 @@ func (r *receiver) pause() bool {
 // once makes one system call; false asks the poller to wait.
 func (r *receiver) once(fd uintptr) bool {
 	for {
-		r.filled, r.errno = r.c.recvBatch(fd, r.hdrs[:r.n])
+		r.filled, r.errno = r.c.recvBatch(fd, r.hdrs[:r.use])
 		switch r.errno {
 		case unix.EINTR:
 			continue
