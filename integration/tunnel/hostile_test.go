@@ -22,8 +22,8 @@ const (
 
 // segmentMAC is the MAC of a node on the VXLAN segment.
 func segmentMAC(node netip.Addr) []byte {
-	ip := node.As4()
-	return []byte{0xaa, 0x0f, 240, ip[1], ip[2], ip[3]}
+	ip := node.AsSlice()
+	return append([]byte{0xaa, 0x0f, 240}, ip[len(ip)-3:]...)
 }
 
 // vxlanFrame makes a good VXLAN datagram.
@@ -60,10 +60,13 @@ type intruder struct {
 func newIntruder(t *testing.T, f *faults) *intruder {
 	t.Helper()
 	h := f.Lab.Host("intruder")
-	h.Attach(f.cloud().LAN, "eth0", netip.MustParsePrefix("203.0.113.200/25"))
+	h.Attach(f.cloud().LAN, "eth0", netip.MustParsePrefix("203.0.113.200/25"), netip.MustParsePrefix("2001:db8:0:c::200/64"))
 	i := &intruder{faults: f, spoofer: newSpoofer(t, h), gw: f.cloud().Nodes[0], node: f.cloud().Nodes[1]}
 	i.vtep, i.target = netip.AddrPortFrom(i.node.IP, 50000), netip.AddrPortFrom(i.gw.IP, vxlanPort)
 	i.own = netip.MustParseAddrPort("203.0.113.200:4472")
+	if i.gw.IP.Is6() {
+		i.own = netip.MustParseAddrPort("[2001:db8:0:c::200]:4472")
+	}
 	i.me, i.to = segmentMAC(i.node.IP), segmentMAC(i.gw.IP)
 	for _, n := range f.Nodes() {
 		c, err := n.Pods[0].Capture("eth0", func(p lab.Frame) bool { return p.DstPort == vxlanMarker })
@@ -155,6 +158,34 @@ func TestHostileVXLAN(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f.countsOnce(t, f.hub(), tt.counter+"{"+tt.reason+"}", func() { i.send(tt.from, i.target, tt.b) })
+		})
+	}
+	i.contained()
+	f.undisturbed()
+}
+
+// TestHostileVXLAN6 does the same over an IPv6 underlay, as far as that differs.
+func TestHostileVXLAN6(t *testing.T) {
+	f := newFaults(t, lab.Options{V6Underlay: true})
+	i := newIntruder(t, f)
+	pod, far := i.node.Pods[0].IP6, f.edge().Nodes[1].Pods[0].IP6
+	frame := func(src netip.Addr) []byte {
+		return vxlanFrame(i.to, i.me, unix.ETH_P_IPV6, ipv6(src, far, unix.IPPROTO_UDP, 64, udp(1, vxlanMarker, nil)))
+	}
+	for _, tt := range []struct {
+		name, reason string
+		from         netip.AddrPort
+		b            []byte
+	}{
+		{"a host that is no node", "unknown_vtep", i.own, frame(pod)},
+		{"a node of another domain", "unknown_vtep", netip.AddrPortFrom(f.edge().Nodes[1].IP, 4472), frame(pod)},
+		{"a pod of the gateway node", "source", i.vtep, frame(i.gw.Pods[0].IP6)},
+		{"a pod of another domain", "source", i.vtep, frame(far)},
+		{"another MAC", "mac", i.vtep, with(frame(pod), 8, 2)},
+		{"a header alone", "short", i.vtep, frame(pod)[:8]},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f.countsOnce(t, f.hub(), "vxlan_drop_total{"+tt.reason+"}", func() { i.send(tt.from, i.target, tt.b) })
 		})
 	}
 	i.contained()

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -152,8 +153,43 @@ func replays(t *testing.T, c *lab.Capture) (initiation, data []byte) {
 	return initiation, data
 }
 
-// TestHostileWireGuardFlood sends forged initiations from many addresses, as
-// fast as it can: a peer whose agent starts anew gets through all the same,
+// startFlood sends datagrams in turn, from many addresses, until stop is called,
+// or the test ends: at most 20,000 a second, since the agents have to share the
+// processors with it. stop returns how many were sent.
+func (m *mallory) startFlood(datagrams [][]byte) (stop func() int) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	n := 0
+	wg.Go(func() { n = m.flood(done, datagrams) })
+	stop = sync.OnceValue(func() int {
+		close(done)
+		wg.Wait()
+		return n
+	})
+	m.faults.t.Cleanup(func() { stop() })
+	return stop
+}
+
+func (m *mallory) flood(done <-chan struct{}, datagrams [][]byte) (n int) {
+	random := rand.New(rand.NewPCG(3, 4))
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for range 200 {
+			from := netip.AddrFrom4([4]byte{198, 51, byte(random.Uint32()), byte(random.Uint32())})
+			m.send(netip.AddrPortFrom(from, uint16(random.Uint32())), m.hubAt, datagrams[n%len(datagrams)])
+			n++
+		}
+		select {
+		case <-done:
+			return n
+		case <-tick.C:
+		}
+	}
+}
+
+// TestHostileWireGuardFlood sends forged initiations from many addresses, faster
+// than an agent can open them: a peer whose agent starts anew gets through all the same,
 // memory stays where it was and the agent answers.
 func TestHostileWireGuardFlood(t *testing.T) {
 	f := newFaults(t, lab.Options{Edges: 2})
@@ -162,21 +198,7 @@ func TestHostileWireGuardFlood(t *testing.T) {
 	forged := [][]byte{forge(t, hub, nil), forge(t, hub, rawKey(t, f.status(f.edge().Agents[0]).PublicKey)), little(4, 96, 4, 7)}
 	before := resident(t, f.hub().Process())
 
-	stop := make(chan struct{})
-	done := make(chan int)
-	go func() {
-		random := rand.New(rand.NewPCG(3, 4))
-		for n := 0; ; n++ {
-			select {
-			case <-stop:
-				done <- n
-				return
-			default:
-			}
-			from := netip.AddrFrom4([4]byte{198, 51, byte(random.Uint32()), byte(random.Uint32())})
-			m.send(netip.AddrPortFrom(from, uint16(random.Uint32())), m.hubAt, forged[n%len(forged)])
-		}
-	}()
+	stop := m.startFlood(forged)
 	f.await(t, f.hub(), 10*time.Second, counted("wg_drop_total{initiation}", 100))
 	other := f.Domains[2]
 	if err := other.Agents[0].Restart(); err != nil {
@@ -188,9 +210,36 @@ func TestHostileWireGuardFlood(t *testing.T) {
 		t.Errorf("a new session under the flood: %v", err)
 	}
 	f.status(f.hub())
-	close(stop)
-	t.Logf("%d datagrams", <-done)
+	t.Logf("%d datagrams", stop())
 	f.bounded(t, f.hub(), before)
+}
+
+// TestSoakWireGuardFlood is the flood for ten minutes: after the first two, memory
+// stays flat.
+func TestSoakWireGuardFlood(t *testing.T) {
+	if os.Getenv("CORAX_SOAK") == "" {
+		t.Skip("CORAX_SOAK is not set; TestHostileWireGuardFlood is the short form")
+	}
+	f := newFaults(t, lab.Options{})
+	m := newMallory(t, f)
+	hub := rawKey(t, f.status(f.hub()).PublicKey)
+	forged := [][]byte{forge(t, hub, nil), forge(t, hub, rawKey(t, f.status(f.edge().Agents[0]).PublicKey)), little(4, 96, 4, 7)}
+	stop := m.startFlood(forged)
+	var warm int64
+	for minute := range 10 {
+		<-time.After(time.Minute)
+		now := resident(t, f.hub().Process())
+		t.Logf("minute %d: %d MB", minute+1, now>>20)
+		if minute == 1 {
+			warm = now
+		}
+		if minute > 1 && now > warm+16<<20 {
+			t.Errorf("%d MB after %d minutes, %d MB after two", now>>20, minute+1, warm>>20)
+		}
+		f.undisturbed()
+		f.status(f.hub())
+	}
+	t.Logf("%d datagrams", stop())
 }
 
 // TestLyingPeer has the agent of an edge believe that it owns a subnet of

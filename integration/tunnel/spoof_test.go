@@ -14,33 +14,47 @@ import (
 
 // spoofer sends UDP datagrams from a host with any source address.
 type spoofer struct {
-	t  *testing.T
-	fd int
+	t        *testing.T
+	fd4, fd6 int
 }
 
 func newSpoofer(t *testing.T, h *lab.Host) *spoofer {
 	t.Helper()
-	s := &spoofer{t: t, fd: -1}
+	s := &spoofer{t: t, fd4: -1, fd6: -1}
 	err := h.Do(func() (err error) {
 		// This protocol means that the header comes from us; the kernel
-		// fills in its checksum.
-		s.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		// fills in the checksum of IPv4.
+		s.fd4, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		if err == nil {
+			s.fd6, err = unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		}
 		return err
+	})
+	t.Cleanup(func() {
+		_ = unix.Close(s.fd4)
+		_ = unix.Close(s.fd6)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = unix.Close(s.fd) })
 	return s
 }
 
-// send sends one datagram. A host that has no buffer left loses it.
+// send sends one datagram, without UDP checksum. A host that has no buffer left
+// loses it.
 func (s *spoofer) send(from, to netip.AddrPort, payload []byte) {
 	s.t.Helper()
-	p := ipv4(from.Addr(), to.Addr(), unix.IPPROTO_UDP, 64, 0, udp(from.Port(), to.Port(), payload))
-	err := unix.Sendto(s.fd, p, 0, &unix.SockaddrInet4{Addr: to.Addr().As4()})
+	u := udp(from.Port(), to.Port(), payload)
+	var err error
+	if to.Addr().Is4() {
+		p := ipv4(from.Addr(), to.Addr(), unix.IPPROTO_UDP, 64, 0, u)
+		err = unix.Sendto(s.fd4, p, 0, &unix.SockaddrInet4{Addr: to.Addr().As4()})
+	} else {
+		p := ipv6(from.Addr(), to.Addr(), unix.IPPROTO_UDP, 64, u)
+		err = unix.Sendto(s.fd6, p, 0, &unix.SockaddrInet6{Addr: to.Addr().As16()})
+	}
 	if err != nil && err != unix.ENOBUFS {
-		s.t.Fatalf("send %d bytes from %v to %v: %v", len(p), from, to, err)
+		s.t.Errorf("send %d bytes from %v to %v: %v", len(payload), from, to, err)
 	}
 }
 
