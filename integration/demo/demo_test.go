@@ -58,11 +58,7 @@ func TestInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "demo-") // short, for the paths of sockets
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
+	dir := t.TempDir()
 	child := exec.Command(self, "-corax", corax)
 	child.Env = append(os.Environ(), childEnv+"=1", "TMPDIR="+dir)
 	var errs bytes.Buffer

@@ -96,8 +96,10 @@ func TestStatusCommand(t *testing.T) {
 	})
 	t.Run("wide", func(t *testing.T) {
 		r := status(hub, "-o", "wide")
-		for _, word := range []string{"ENDPOINT", "MTU", "OVERLAY", "SUBNETS", "NAT", "WHY",
-			"203.0.113.10:4500", "10.244.10.0/24,10.244.11.0/24", "direct is the best there is"} {
+		for _, word := range []string{
+			"ENDPOINT", "MTU", "OVERLAY", "SUBNETS", "NAT", "WHY",
+			"203.0.113.10:4500", "10.244.10.0/24,10.244.11.0/24", "direct is the best there is",
+		} {
 			r.check(t, 0, word, "")
 		}
 	})

@@ -222,8 +222,10 @@ func TestTakeOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raven := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "raven0", MTU: 1350}, VxlanId: 200, Port: 4472,
-		VtepDevIndex: eth0.Attrs().Index, Age: 300}
+	raven := &netlink.Vxlan{
+		LinkAttrs: netlink.LinkAttrs{Name: "raven0", MTU: 1350},
+		VxlanId:   200, Port: 4472, VtepDevIndex: eth0.Attrs().Index, Age: 300,
+	}
 	clean := snapshot(t, node.Host)
 	if err := nl.LinkAdd(raven); err != nil {
 		lacking(t, "no kernel VXLAN: %v", err)
