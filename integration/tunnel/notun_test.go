@@ -64,8 +64,10 @@ func TestNoTUN(t *testing.T) {
 		attr    func(t *testing.T) syscall.SysProcAttr
 		why     string
 	}{
-		{"no such device", func(t *testing.T) { mountOver(t, gw.Host, "/dev/net", "tmpfs") },
-			unmount(gw.Host, "/dev/net"), nil, "no /dev/net/tun: load the module tun, or give the container the device"},
+		{
+			"no such device", func(t *testing.T) { mountOver(t, gw.Host, "/dev/net", "tmpfs") },
+			unmount(gw.Host, "/dev/net"), nil, "no /dev/net/tun: load the module tun, or give the container the device",
+		},
 		{"no permission to open it", func(t *testing.T) {
 			private := filepath.Join(gw.Host.Dir(), "tun")
 			if err := os.WriteFile(private, nil, 0o600); err != nil {

@@ -123,13 +123,21 @@ func TestRefusals(t *testing.T) {
 			_, err := a.Host.ListenUDP(netip.AddrPortFrom(ip, 4472))
 			return err
 		}, nil, 1, []string{"corax: agent: vxlan: listen", "192.0.2.1:4472", "address already in use"}},
-		{"not an address of this node", nil, []string{"--node-ip", "198.51.100.1"}, 1,
-			[]string{"corax: agent: vxlan: listen", "198.51.100.1:4472", "cannot assign requested address"}},
+		{
+			"not an address of this node", nil,
+			[]string{"--node-ip", "198.51.100.1"},
+			1,
+			[]string{"corax: agent: vxlan: listen", "198.51.100.1:4472", "cannot assign requested address"},
+		},
 		{"the socket's place is taken", func(_ *testing.T, a *lab.Agent) error {
 			return os.WriteFile(a.Socket(), []byte("precious"), 0o600)
 		}, nil, 1, []string{"corax: agent: local API: ", "agent.sock: exists and is no socket"}},
-		{"the socket's directory cannot be made", nil, []string{"--socket", "/proc/corax/agent.sock"}, 1,
-			[]string{"corax: agent: local API: mkdir /proc/corax: "}},
+		{
+			"the socket's directory cannot be made", nil,
+			[]string{"--socket", "/proc/corax/agent.sock"},
+			1,
+			[]string{"corax: agent: local API: mkdir /proc/corax: "},
+		},
 		{"the key is open to others", func(t *testing.T, a *lab.Agent) error {
 			if _, err := a.Key(t.Context()); err != nil {
 				return err
@@ -142,7 +150,12 @@ func TestRefusals(t *testing.T) {
 		{"the device's name is taken", func(_ *testing.T, a *lab.Agent) error {
 			return a.Host.Netlink().LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "corax0"}})
 		}, []string{"--datapath", "tun"}, 1, []string{"corax: agent: ", "corax0", "the name is taken by a bridge device"}},
-		{"no Gateway directory", nil, []string{"--gateways", "/nonexistent"}, 1, []string{"corax: agent: file: gateway directory: stat /nonexistent: no such file or directory"}},
+		{
+			"no Gateway directory", nil,
+			[]string{"--gateways", "/nonexistent"},
+			1,
+			[]string{"corax: agent: file: gateway directory: stat /nonexistent: no such file or directory"},
+		},
 		{"no such datapath", nil, []string{"--datapath", "kernel"}, 3, []string{"corax: agent: ", "--datapath"}},
 		{"a datapath of a later version", nil, []string{"--datapath", "userns"}, 1, []string{"datapath userns is not in this version"}},
 		{"two ports alike", nil, []string{"--tunnel-port", "4472"}, 3, []string{"--tunnel-port and --vxlan-port are both UDP 4472"}},
