@@ -191,7 +191,7 @@ func TestWindow(t *testing.T) {
 			t.Fatal("gave up packets while a Write is at work")
 		}
 		w.busy.Add(-1)
-		time.Sleep(2 * stallAfter)
+		time.Sleep(2 * inboundStall)
 		if waits(c) {
 			t.Fatal("waits for packets that were dropped")
 		}

@@ -5,6 +5,14 @@ import (
 	"time"
 )
 
+// How often a full window is looked at, and how long nothing may move in it. The
+// attack bounded: somebody on the path who sees session indices forges messages,
+// which wireguard-go drops without a word. The window must not stay full of them.
+const (
+	inboundStep  = 500 * time.Microsecond
+	inboundStall = 2 * time.Millisecond
+)
+
 // window bounds the packets on their way from the bind to the link's Write. The
 // receive loops add and wait, Write takes. Packets that wireguard-go drops
 // (replays, forgeries) never reach Write: when nothing moves and no Write is at
@@ -43,7 +51,7 @@ func (w *window) wait(timer *time.Timer, closed <-chan struct{}) bool {
 	idle := 0
 	for w.n.Load() >= w.bound {
 		moved := w.moved.Load()
-		timer.Reset(waitStep)
+		timer.Reset(inboundStep)
 		select {
 		case <-closed:
 			return false
@@ -54,7 +62,7 @@ func (w *window) wait(timer *time.Timer, closed <-chan struct{}) bool {
 			idle = 0
 			continue
 		}
-		if idle++; time.Duration(idle)*waitStep >= stallAfter {
+		if idle++; time.Duration(idle)*inboundStep >= inboundStall {
 			w.n.Store(0)
 			w.resets.Add(1)
 		}
