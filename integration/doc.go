@@ -2,7 +2,9 @@
 // network namespace.
 //
 //	lab    hosts as network namespaces, NATs, pods, real agents; a Go package
+//	tunnel the tests of tunnel mode: real agents, live changes, kills, hostile input
 //	demo   go run ./integration/demo: the standard topology, live, in a minute
+//	bench  go run ./integration/bench: ratios against other systems, in one run
 //
 // The tests here and the demo build their networks with the same lab, without
 // external programs and, where the kernel allows user namespaces, without root.
