@@ -76,7 +76,7 @@ func (t *TUN) Run(ctx context.Context) error {
 			_ = t.file.SetReadDeadline(time.Time{})
 		}
 	}()
-	if err := t.readLoop(); err != nil && ctx.Err() == nil && !t.closed.Load() {
+	if err := t.readLoop(); ctx.Err() == nil && !t.closed.Load() {
 		return fmt.Errorf("hostnet: read TUN %s: %w", t.name, err)
 	}
 	return nil

@@ -53,7 +53,8 @@ func sampleResults() results {
 	}
 	return results{
 		same(nameKernel, f(10, 0, 500, 0)), same(nameWireGuard, f(1, 4, 50, 6)),
-		same(nameCorax, f(1.5, 2, 100, 20)), {name: nameLibipsec},
+		same(nameCorax, f(1.5, 2, 100, 20)),
+		{name: nameLibipsec},
 	}
 }
 
@@ -62,10 +63,13 @@ func TestGoals(t *testing.T) {
 		value float64
 		met   bool
 	}{
-		{1.5, true}, {1.5, true}, // TCP
-		{0, false}, {0, false}, // libipsec was not measured
+		{1.5, true},
+		{1.5, true}, // TCP
+		{0, false},
+		{0, false}, // libipsec was not measured
 		{0.5, true},
-		{20, true}, {40, true},
+		{20, true},
+		{40, true},
 		{50, false}, // binary
 	}
 	got := goals(sampleResults(), 50e6)
