@@ -29,7 +29,9 @@ type target struct {
 	// then, so that status tells the truth within two.
 	busy bool
 	// silent is called when silentPings in a row stayed unanswered; nil: never.
-	silent func()
+	// It reports whether it could do something; else it is called again after
+	// the next ping.
+	silent func() bool
 }
 
 // A liveness pings targets and keeps what came of it. One goroutine runs it;
@@ -48,7 +50,7 @@ type alive struct {
 	answered time.Time     // last answer; zero: none yet
 	sent     time.Time     // last ping
 	silent   int           // unanswered in a row
-	acted    time.Time     // last call of target.silent
+	acted    time.Time     // when target.silent last did something
 	history  uint32        // one bit a ping, newest lowest, 1 = lost
 	pings    int           // bits of history that count
 }
@@ -85,8 +87,8 @@ func (l *liveness) round(ctx context.Context, now time.Time) {
 			ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 			defer cancel()
 			rtt, err := l.ping(ctx, t.addr)
-			if l.record(t.addr, rtt, err == nil, now) && t.silent != nil {
-				t.silent()
+			if l.record(t.addr, rtt, err == nil, now) && t.silent != nil && t.silent() {
+				l.actedOn(t.addr, now)
 			}
 			return nil
 		})
@@ -149,11 +151,16 @@ func (l *liveness) record(addr netip.Addr, rtt time.Duration, ok bool, now time.
 	}
 	a.history |= 1
 	a.silent++
-	if a.silent >= silentPings && now.Sub(a.acted) >= rehandshake {
+	return a.silent >= silentPings && now.Sub(a.acted) >= rehandshake
+}
+
+// actedOn notes that something was done about a silent target.
+func (l *liveness) actedOn(addr netip.Addr, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if a := l.alive[addr]; a != nil {
 		a.acted = now
-		return true
 	}
-	return false
 }
 
 // reading is what status shows of one target.

@@ -14,7 +14,7 @@ func TestLiveness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		addr := netip.MustParseAddr("fd63:6f72:6178::1")
 		var mu sync.Mutex
-		answers, busy, acted, pings := true, false, 0, 0
+		answers, busy, young, acted, pings := true, false, false, 0, 0
 		l := newLiveness(func(ctx context.Context, a netip.Addr) (time.Duration, error) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -26,7 +26,12 @@ func TestLiveness(t *testing.T) {
 		}, func() []target {
 			mu.Lock()
 			defer mu.Unlock()
-			return []target{{addr: addr, busy: busy, silent: func() { mu.Lock(); acted++; mu.Unlock() }}}
+			return []target{{addr: addr, busy: busy, silent: func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				acted++
+				return !young
+			}}}
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -35,20 +40,24 @@ func TestLiveness(t *testing.T) {
 		for _, step := range []struct {
 			name            string
 			answers, busy   bool
+			young           bool // the last handshake is: there can be no other yet
 			wait            time.Duration
 			minPings, acted int
 			silent          bool
 			maxPings        int
 		}{
-			{"idle: one in ten seconds", true, false, 20 * time.Second, 2, 0, false, 3},
-			{"busy: one a second", true, true, 20 * time.Second, 19, 0, false, 21},
-			{"dead and busy: acts after two, then every five seconds", false, true, 3 * time.Second, 3, 1, true, 4},
-			{"still dead", false, true, 10 * time.Second, 9, 3, true, 11},
-			{"back", true, true, 2 * time.Second, 1, 3, false, 3},
-			{"dies while idle: noticed at the next ping, then each second", false, false, 13 * time.Second, 3, 4, true, 5},
+			{"idle: one in ten seconds", true, false, false, 20 * time.Second, 2, 0, false, 3},
+			{"busy: one a second", true, true, false, 20 * time.Second, 19, 0, false, 21},
+			{"dead and busy: acts after two, then every five seconds", false, true, false, 3 * time.Second, 3, 1, true, 4},
+			{"still dead", false, true, false, 10 * time.Second, 9, 3, true, 11},
+			{"back", true, true, false, 2 * time.Second, 1, 3, false, 3},
+			{"dies while idle: noticed at the next ping, then each second", false, false, false, 13 * time.Second, 3, 4, true, 5},
+			{"back again", true, true, false, 2 * time.Second, 1, 4, false, 3},
+			{"dead, and nothing can be done: tries after each ping", false, true, true, 5 * time.Second, 5, 8, true, 6},
+			{"now something can be done: once", false, true, false, 4 * time.Second, 3, 9, true, 5},
 		} {
 			mu.Lock()
-			answers, busy, pings = step.answers, step.busy, 0
+			answers, busy, young, pings = step.answers, step.busy, step.young, 0
 			mu.Unlock()
 			time.Sleep(step.wait) // virtual time
 			synctest.Wait()

@@ -216,7 +216,7 @@ func (a *agent) targets() []target {
 			addr: s.PublicKey.Overlay(),
 			// What flows both ways needs no proof.
 			busy:   now.Sub(tx) < recently && now.Sub(rx) > recently-time.Second,
-			silent: func() { v.tunnel.Handshake(s.PublicKey) },
+			silent: func() bool { return v.tunnel.Handshake(s.PublicKey) },
 		})
 	}
 	return out

@@ -211,26 +211,30 @@ func (d *Device) Port() uint16 { return uint16(d.bind.port.Load()) }
 // latter start anew when the port is opened again.
 func (d *Device) Counters() []dataplane.Counter { return d.bind.counters() }
 
-// Handshake makes wireguard-go start a handshake with a peer now, unless it
-// started one in the last five seconds. Without a path the message waits as
-// long for one. Before Run it is noted and done when Run starts. Unknown peers
-// are ignored.
-func (d *Device) Handshake(k key.Public) {
+// Handshake makes wireguard-go start a handshake with a peer now, and reports
+// whether it did: it does not when it started or answered one in the last five
+// seconds. Without a path the message waits as long for one. Before Run it is
+// noted and done when Run starts. Unknown peers are ignored.
+func (d *Device) Handshake(k key.Public) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if dev := d.dev.Load(); dev != nil {
-		d.handshake(dev, k)
-	} else if !d.ran {
+		return d.handshake(dev, k)
+	}
+	if !d.ran {
 		d.greet = append(d.greet, k)
 	}
+	return false
 }
 
-func (d *Device) handshake(dev *device.Device, k key.Public) {
-	p := dev.LookupPeer(device.NoisePublicKey(k))
-	if p == nil {
-		return
+func (d *Device) handshake(dev *device.Device, k key.Public) bool {
+	p, known := dev.LookupPeer(device.NoisePublicKey(k)), d.table.get(k)
+	if p == nil || known == nil {
+		return false
 	}
+	before := known.initiations.Load()
 	if err := p.SendHandshakeInitiation(false); err != nil {
 		d.log.Debug("start a handshake", "peer", k, "err", err)
 	}
+	return known.initiations.Load() != before
 }

@@ -48,7 +48,9 @@ type peer struct {
 	sent      atomic.Uint64
 	initiated atomic.Bool
 	flow      flow
-	starved   atomic.Uint64 // as in dataplane.PeerStatus
+
+	initiations atomic.Uint64 // that wireguard-go made, ever
+	starved     atomic.Uint64 // as in dataplane.PeerStatus
 
 	mu      sync.Mutex // guards kept and pending
 	kept    kept

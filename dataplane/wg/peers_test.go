@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"corax/dataplane"
 	"corax/dataplane/key"
@@ -136,9 +137,32 @@ func TestPreshared(t *testing.T) {
 // TestHandshake: asked for, without any traffic.
 func TestHandshake(t *testing.T) {
 	a, b := pair(t, "127.0.0.1")
-	a.Handshake(newKey(t).Public()) // nobody
-	a.Handshake(b.key.Public())
+	if a.Handshake(newKey(t).Public()) {
+		t.Error("a handshake with nobody")
+	}
+	if !a.Handshake(b.key.Public()) {
+		t.Error("no handshake was started")
+	}
 	eventually(t, "no handshake", func() bool { return !a.status(b.key.Public()).LastHandshake.IsZero() })
+	if a.Handshake(b.key.Public()) {
+		t.Error("a second handshake at once")
+	}
+}
+
+// TestNoUncalledHandshake: the keepalive of one peer starts no handshake with
+// the next.
+func TestNoUncalledHandshake(t *testing.T) {
+	a, b, c := newNode(t, "10.0.0.1"), newNode(t, "10.0.0.2"), newNode(t, "10.0.0.3")
+	for _, n := range []*node{b, c} {
+		mustPeers(t, n, a.peer(netip.AddrPort{}))
+	}
+	first := b.peer(b.at("127.0.0.1"))
+	first.Keepalive = 25 * time.Second
+	mustPeers(t, a, first, c.peer(c.at("127.0.0.1")))
+	eventually(t, "no handshake", func() bool { return !a.status(b.key.Public()).LastHandshake.IsZero() })
+	if n := a.table.get(c.key.Public()).initiations.Load(); n != 0 {
+		t.Errorf("%d initiations to a peer that nobody talks to", n)
+	}
 }
 
 // TestPeersBeforeRun: what is set before Run is there after it.

@@ -39,6 +39,7 @@ func (b *bind) sendPeer(bufs [][]byte, p *peer) error {
 	case KindInitiation:
 		b.table.note(p, index(msg, offSender))
 		p.initiated.Store(true)
+		p.initiations.Add(1)
 	case KindResponse:
 		b.table.note(p, index(msg, offSender))
 	}

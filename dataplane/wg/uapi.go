@@ -100,9 +100,7 @@ func appendNew(b []byte, p *dataplane.Peer) []byte {
 	b = append(b, "endpoint="+peerPrefix...)
 	b = hex.AppendEncode(b, p.PublicKey[:])
 	b = append(b, '\n')
-	if p.Keepalive > 0 {
-		b = appendKeepalive(b, p.Keepalive)
-	}
+	b = appendKeepalive(b, p.Keepalive)
 	b = append(b, "replace_allowed_ips=true\n"...)
 	for _, x := range p.AllowedIPs {
 		b = appendAllowed(b, "", x)
@@ -119,18 +117,15 @@ func appendChanged(b []byte, o, p *dataplane.Peer) []byte {
 	if o.Preshared != p.Preshared {
 		b = appendPreshared(b, p.Preshared)
 	}
-	if keepaliveSeconds(o.Keepalive) != keepaliveSeconds(p.Keepalive) {
-		b = appendKeepalive(b, p.Keepalive)
-	}
 	for _, x := range p.AllowedIPs {
 		if !slices.Contains(o.AllowedIPs, x) {
 			b = appendAllowed(b, "", x)
 		}
 	}
-	if len(b) == head {
+	if len(b) == head && keepaliveSeconds(o.Keepalive) == keepaliveSeconds(p.Keepalive) {
 		return b[:empty]
 	}
-	return b
+	return appendKeepalive(b, p.Keepalive)
 }
 
 // appendLost writes the prefixes that o had, and nobody has now.
@@ -143,6 +138,7 @@ func appendLost(b []byte, o, p *dataplane.Peer, owned map[netip.Prefix]bool) []b
 		if head {
 			b = appendPeer(b, p.PublicKey)
 			b = append(b, "update_only=true\n"...)
+			b = appendKeepalive(b, p.Keepalive)
 			head = false
 		}
 		b = appendAllowed(b, "-", x)
@@ -163,6 +159,9 @@ func appendPreshared(b []byte, k key.Preshared) []byte {
 	return append(b, '\n')
 }
 
+// appendKeepalive is called for every peer that is written: without this line
+// wireguard-go takes the answer to "was it turned on?" from the peer before, and
+// sends a first keepalive, with a handshake, to a peer that nobody talks to.
 func appendKeepalive(b []byte, d time.Duration) []byte {
 	b = append(b, "persistent_keepalive_interval="...)
 	b = strconv.AppendInt(b, keepaliveSeconds(d), 10)

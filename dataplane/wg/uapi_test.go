@@ -49,7 +49,7 @@ func TestRender(t *testing.T) {
 			"public_key=" + hexOf(0xa) + "\nendpoint=peer:" + hexOf(0xa) + "\npersistent_keepalive_interval=25\n" +
 				"replace_allowed_ips=true\nallowed_ip=fd00::a/128\nallowed_ip=10.1.0.0/16\n" +
 				"public_key=" + hexOf(0xb) + "\npreshared_key=" + fmt.Sprintf("%x", raw) + "\nendpoint=peer:" + hexOf(0xb) +
-				"\nreplace_allowed_ips=true\nallowed_ip=fd00::b/128\n",
+				"\npersistent_keepalive_interval=0\nreplace_allowed_ips=true\nallowed_ip=fd00::b/128\n",
 		},
 		{
 			"subnet moves: the new owner first",
@@ -58,19 +58,19 @@ func TestRender(t *testing.T) {
 				with(a, func(p *dataplane.Peer) { p.AllowedIPs = prefixes("fd00::a/128") }),
 				with(b, func(p *dataplane.Peer) { p.AllowedIPs = append(p.AllowedIPs, a.AllowedIPs[1]) }),
 			},
-			"public_key=" + hexOf(0xb) + "\nupdate_only=true\nallowed_ip=10.1.0.0/16\n",
+			"public_key=" + hexOf(0xb) + "\nupdate_only=true\nallowed_ip=10.1.0.0/16\npersistent_keepalive_interval=0\n",
 		},
 		{
 			"subnet lost",
 			[]dataplane.Peer{a, b},
 			[]dataplane.Peer{with(a, func(p *dataplane.Peer) { p.AllowedIPs = prefixes("fd00::a/128") }), b},
-			"public_key=" + hexOf(0xa) + "\nupdate_only=true\nallowed_ip=-10.1.0.0/16\n",
+			"public_key=" + hexOf(0xa) + "\nupdate_only=true\npersistent_keepalive_interval=25\nallowed_ip=-10.1.0.0/16\n",
 		},
 		{
 			"peer leaves, its subnet moves",
 			[]dataplane.Peer{a, b},
 			[]dataplane.Peer{with(b, func(p *dataplane.Peer) { p.AllowedIPs = append(p.AllowedIPs, a.AllowedIPs[1]) })},
-			"public_key=" + hexOf(0xb) + "\nupdate_only=true\nallowed_ip=10.1.0.0/16\n" +
+			"public_key=" + hexOf(0xb) + "\nupdate_only=true\nallowed_ip=10.1.0.0/16\npersistent_keepalive_interval=0\n" +
 				"public_key=" + hexOf(0xa) + "\nupdate_only=true\nremove=true\n",
 		},
 		{
