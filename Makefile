@@ -25,7 +25,8 @@ cross: ## Build bin/corax-linux-<arch> for every architecture; compile for darwi
 test: build cross unit integration ## Everything that proves the project
 
 unit: ## Unit tests; every benchmark once
-	$(GO) test $(RACE) -shuffle=on $(UNIT)
+	$(GO) test $(RACE) -run '^$$' $(UNIT) >/dev/null # builds side by side, then tests one by one
+	$(GO) test $(RACE) -p 1 -shuffle=on $(UNIT)
 	$(GO) test -run '^$$' -bench . -benchtime 1x $(UNIT) >/dev/null
 
 integration: build ## Real agents in network namespaces (installs what it needs, or says what is missing)

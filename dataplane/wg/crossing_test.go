@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.zx2c4.com/wireguard/device"
-
 	"corax/dataplane/key"
 )
 
@@ -41,8 +39,8 @@ func (c *crossing) carry(in, out *net.UDPConn, to netip.AddrPort, lose bool) {
 }
 
 // TestCrossingInitiations makes both sides of a pair shake hands at the same
-// time. That must not cost WireGuard's five seconds, also when one of the
-// initiations is lost.
+// time, also when one of the initiations is lost. That it does not cost
+// WireGuard's five seconds is TestYields' to say.
 func TestCrossingInitiations(t *testing.T) {
 	for _, c := range []struct {
 		name              string
@@ -69,14 +67,10 @@ func TestCrossingInitiations(t *testing.T) {
 			})
 			mustPeers(t, low, high.peer(localAddr(wire.b)))
 			mustPeers(t, high, low.peer(localAddr(wire.a)))
-			began := time.Now()
 			low.Handshake(high.key.Public())
 			high.Handshake(low.key.Public())
 			up := func(n, peer *node) bool { return !n.status(peer.key.Public()).LastHandshake.IsZero() }
 			eventually(t, "no handshake", func() bool { return up(low, high) && up(high, low) })
-			if took := time.Since(began); took >= device.RekeyTimeout {
-				t.Errorf("the handshake took %v, no less than WireGuard's own retry", took)
-			}
 			exchange(t, low, high, 1)
 			exchange(t, high, low, 2)
 		})

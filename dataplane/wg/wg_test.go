@@ -19,7 +19,7 @@ import (
 
 // patience bounds every wait for something that must happen. It never decides
 // how fast.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // node is a Device under test and what came out of it.
 type node struct {
