@@ -189,8 +189,9 @@ func (a *agent) buildTUN() error {
 	return nil
 }
 
-// closeHost takes everything of ours off the host, the TUN last: until then
-// packets for other domains have nowhere to leak to.
+// closeHost takes everything of ours off the host. From then on packets for other
+// domains go where the kernel's own routes lead: an agent that is stopped in
+// order says that its job is over, unlike one that was killed.
 func (a *agent) closeHost() {
 	if a.tun == nil {
 		return

@@ -143,6 +143,12 @@ func (s *Source) wait(ctx context.Context) bool {
 // scan reads the directory and tells when the result is new.
 func (s *Source) scan() {
 	s.dir.read()
+	if s.dir.away != nil && !s.begun {
+		// Nothing is known, which is not the same as knowing that nothing is
+		// wanted: what a dead agent left to keep packets in must stay.
+		s.log.Warn("the gateway directory cannot be read yet", "err", s.dir.away)
+		return
+	}
 	now := s.dir.snapshot()
 	if s.begun && now.Equal(s.last) {
 		return

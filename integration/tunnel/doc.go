@@ -3,6 +3,6 @@
 //
 //	CORAX_BIN=bin/corax go test ./integration/tunnel
 //
-// Tests that take longer than a minute are named TestSoak and run only with
-// CORAX_SOAK set; without it they run in a short form.
+// What takes longer than a minute is named TestSoak: with CORAX_SOAK set it runs as
+// long as it should, without it in a short form where that makes sense.
 package tunnel
