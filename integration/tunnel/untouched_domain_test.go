@@ -205,7 +205,7 @@ func packetCounters(ctx context.Context, t *testing.T, topo *lab.Topology) map[s
 		found := 0
 		for line := range strings.Lines(text) {
 			name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
-			pings := strings.Contains(name, `"netstack"`) || strings.Contains(name, `"vxlan"`)
+			pings := strings.Contains(name, `"netstack"`) || strings.Contains(name, `"vxlan"`) || strings.Contains(name, `"wireguard"`)
 			if !ok || pings || strings.Contains(name, `"multicast"`) {
 				continue
 			}
