@@ -88,7 +88,7 @@ func newLoop(dir string, log *slog.Logger) loop {
 func (a *agent) control(ctx context.Context) error {
 	l := &a.loop
 	defer func() { l.tunnel.stop() }()
-	defer a.remember(time.Now())
+	defer func() { a.remember(time.Now()) }()
 	if behind := l.memory.clockBehind(a.started); behind > 0 {
 		l.notes["clock"] = fmt.Sprintf("the clock is %v behind the last run: peers refuse handshakes until it has caught up", behind.Round(time.Second))
 	}
