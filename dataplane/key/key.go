@@ -65,6 +65,29 @@ func (k Private) Public() Public {
 	return Public(priv.PublicKey().Bytes())
 }
 
+// SharedSecret returns X25519 of k and a peer's public key (RFC 7748), which the
+// peer gets from its private key and the public half of k. It is as secret as
+// the keys: derive from it, never send it. A zero k, and a public key of low
+// order, with which everybody gets the same result, are errors.
+func (k Private) SharedSecret(peer Public) ([Size]byte, error) {
+	if k.IsZero() {
+		return [Size]byte{}, errors.New("key: shared secret: no private key")
+	}
+	private, err := ecdh.X25519().NewPrivateKey(k.b[:])
+	if err != nil {
+		return [Size]byte{}, fmt.Errorf("key: shared secret: %w", err)
+	}
+	public, err := ecdh.X25519().NewPublicKey(peer[:])
+	if err != nil {
+		return [Size]byte{}, fmt.Errorf("key: shared secret: %w", err)
+	}
+	secret, err := private.ECDH(public)
+	if err != nil {
+		return [Size]byte{}, fmt.Errorf("key: shared secret: %w", err)
+	}
+	return [Size]byte(secret), nil
+}
+
 // String returns a fixed text, so that no log can hold the key.
 func (k Private) String() string { return "[private key]" }
 
