@@ -29,6 +29,8 @@ type Conn struct {
 	gso     gsoPolicy
 	senders sync.Pool   // of *sender
 	single  atomic.Bool // no recvmmsg, no sendmmsg
+	promote atomic.Bool // wanted; the reader does it
+	one     oneSender
 	info    bool
 	zones   zoneTable
 	count   counters
@@ -80,7 +82,7 @@ func (c *Conn) setup(cfg Config) error {
 		return optErr
 	}
 	c.gso.init(opts.gso)
-	c.rx.init(c)
+	c.rx.init(c, cfg.Light)
 	c.senders.New = func() any { return newSender(c) }
 	return nil
 }
@@ -90,6 +92,13 @@ func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
 
 // Counters returns the counters of the socket; each name starts with prefix.
 func (c *Conn) Counters(prefix string) []dataplane.Counter { return c.count.list(prefix) }
+
+// Overflows returns how many datagrams the kernel dropped because the receive
+// queue was full, as far as the datagrams read since tell.
+func (c *Conn) Overflows() uint64 { return c.count.rxOverflow.Load() }
+
+// Promote makes a Light socket one like the others, from the next datagram on.
+func (c *Conn) Promote() { c.promote.Store(true) }
 
 // Close closes the socket: a blocked Read returns, and later Writes drop. It
 // may be called more than once.

@@ -82,6 +82,25 @@ func (c *Conn) Write(msgs []Message) (sent int) {
 	return sent
 }
 
+// TryWrite sends msgs in order. It returns how many the kernel took; no more are
+// refused than those that Write would wait for, which here is none.
+func (c *Conn) TryWrite(msgs []Message) (sent, refused int) { return c.Write(msgs), 0 }
+
+// WriteOne sends one datagram. Options are not supported here.
+func (c *Conn) WriteOne(m Message, o Options) error {
+	if o != (Options{}) {
+		return errors.ErrUnsupported
+	}
+	_, err := c.udp.WriteToUDPAddrPort(append(append([]byte(nil), m.Header...), m.Payload...), m.To)
+	return err
+}
+
+// Overflows returns zero: this form does not know.
+func (c *Conn) Overflows() uint64 { return 0 }
+
+// Promote does nothing: every socket is the same here.
+func (c *Conn) Promote() {}
+
 // LocalAddr returns the bound address, with the port that was chosen.
 func (c *Conn) LocalAddr() netip.AddrPort {
 	la := c.udp.LocalAddr().(*net.UDPAddr).AddrPort()

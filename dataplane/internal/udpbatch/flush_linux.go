@@ -45,6 +45,9 @@ func (s *sender) flush(b *txBatch) (sent int, ok bool) {
 				s.abandon(b.runs[off:b.n])
 				return sent, false
 			}
+		case (s.errno == unix.ENOBUFS || s.errno == unix.ENOMEM) && s.try:
+			s.abandon(b.runs[off:b.n])
+			return sent, false
 		case (s.errno == unix.ENOBUFS || s.errno == unix.ENOMEM) && tries < bufferTries:
 			tries++
 			time.Sleep(bufferPause)
@@ -75,7 +78,7 @@ func (s *sender) send(b *txBatch, off int) {
 		s.took, s.errno = 0, unix.EBADF
 		return
 	}
-	if s.errno != unix.EAGAIN {
+	if s.errno != unix.EAGAIN || s.try {
 		return
 	}
 	// Writers that wait share the deadline: it only moves on.
@@ -139,6 +142,7 @@ func (s *sender) abandon(runs []run) {
 	for _, r := range runs {
 		n += r.n
 	}
+	s.refused += n
 	s.c.count.drop(s.errno, n)
 }
 

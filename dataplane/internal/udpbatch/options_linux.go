@@ -16,8 +16,12 @@ type options struct {
 // the rest is best effort.
 func setOptions(fd int, v6 bool, cfg Config) (options, error) {
 	var o options
-	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cmp.Or(cfg.RecvBuffer, defaultBuffer))
-	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cmp.Or(cfg.SendBuffer, defaultBuffer))
+	size := defaultBuffer
+	if cfg.Light {
+		size = lightBuffer
+	}
+	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cmp.Or(cfg.RecvBuffer, size))
+	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cmp.Or(cfg.SendBuffer, size))
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
 	if err := setDiscovery(fd, v6); err != nil {
 		return o, err
@@ -39,7 +43,9 @@ func setOptions(fd int, v6 bool, cfg Config) (options, error) {
 	if cfg.plain || cfg.single {
 		return o, nil
 	}
-	o.gro = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
+	if !cfg.Light { // its slots take no super-datagram
+		o.gro = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1) == nil
+	}
 	_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 	o.gso = err == nil
 	return o, nil

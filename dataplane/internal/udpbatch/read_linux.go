@@ -13,6 +13,7 @@ import (
 
 const (
 	slotSize   = 64 << 10 // the largest super-datagram
+	lightSlot  = 9 << 10  // of a Light socket: the largest datagram on an Ethernet
 	minSlots   = 2
 	maxSlots   = 16
 	readBytes  = 128 << 10 // about as much as one call should bring
@@ -29,6 +30,7 @@ const (
 type receiver struct {
 	c       *Conn
 	recv    func(fd uintptr) bool // c.rx.once, made once
+	light   bool                  // small slots, one at a time
 	n       int                   // slots with memory
 	use     int                   // slots that the next call offers
 	hdrs    [maxSlots]mmsghdr
@@ -48,18 +50,40 @@ type receiver struct {
 	local netip.Addr
 }
 
-func (r *receiver) init(c *Conn) {
+func (r *receiver) init(c *Conn, light bool) {
 	r.c = c
 	r.recv = r.once
+	r.light = light
 	r.use = minSlots
+	if light {
+		r.use = 1
+	}
 	r.grow(r.use)
 }
 
+// enlarge gives a Light socket what the others have. Only the reader does that,
+// between two calls: GRO before the slots are large would cut datagrams off.
+func (r *receiver) enlarge() {
+	r.light, r.n, r.use = false, 0, minSlots
+	r.grow(r.use)
+	_ = r.c.raw.Control(func(fd uintptr) {
+		setBuffer(int(fd), unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, defaultBuffer)
+		setBuffer(int(fd), unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, defaultBuffer)
+		if !r.c.single.Load() {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+		}
+	})
+}
+
 func (r *receiver) grow(n int) {
+	size := slotSize
+	if r.light {
+		size = lightSlot
+	}
 	for i := r.n; i < n; i++ {
-		r.bufs[i] = make([]byte, slotSize)
+		r.bufs[i] = make([]byte, size)
 		r.iovs[i].Base = &r.bufs[i][0]
-		r.iovs[i].SetLen(slotSize)
+		r.iovs[i].SetLen(size)
 		h := &r.hdrs[i].Msghdr
 		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
 		h.Iov = &r.iovs[i]
@@ -101,6 +125,9 @@ func (r *receiver) fill() error {
 	for i := range r.filled {
 		r.reset(i)
 	}
+	if r.light && r.c.promote.Load() {
+		r.enlarge()
+	}
 	r.adapt()
 	r.filled, r.next = 0, 0
 	for {
@@ -129,7 +156,7 @@ func (r *receiver) fill() error {
 // all that it had: more for small datagrams, to save calls, and fewer for
 // super-datagrams, to cut them up while they are in the processor's cache.
 func (r *receiver) adapt() {
-	if r.filled < r.use || r.c.single.Load() {
+	if r.light || r.filled < r.use || r.c.single.Load() {
 		return
 	}
 	bytes := 0

@@ -20,6 +20,10 @@ type Config struct {
 	// RecvBuffer and SendBuffer are the kernel's queues in bytes; zero means
 	// 4 MiB. Best effort: without privilege the system's limit caps them.
 	RecvBuffer, SendBuffer int
+	// Light makes a socket that little is expected of: it takes datagrams of
+	// at most 9 KiB, one a system call, and both queues default to 64 KiB. It
+	// costs about as much memory. Conn.Promote makes it one like the others.
+	Light bool
 
 	// plain does without UDP_GRO and UDP_SEGMENT, single without recvmmsg and
 	// sendmmsg too: an old kernel, for tests.
@@ -48,7 +52,19 @@ type Message struct {
 	Header, Payload []byte
 }
 
-const defaultBuffer = 4 << 20
+// Options are those of one datagram.
+type Options struct {
+	// TTL is the time to live or hop limit; zero means the system's.
+	TTL int
+	// DF forbids to fragment the datagram on its way: with IPv6 here, as nobody
+	// else may.
+	DF bool
+}
+
+const (
+	defaultBuffer = 4 << 20
+	lightBuffer   = 64 << 10
+)
 
 // counters are those of one Conn; every field is updated atomically.
 type counters struct {

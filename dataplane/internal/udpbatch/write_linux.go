@@ -34,13 +34,16 @@ type txBatch struct {
 // sender is the scratch of one Write. It lives on the heap, as do the buffers
 // that its iovecs point to: Go does not move them while the kernel reads.
 type sender struct {
-	c      *Conn
-	b      *txBatch // the batch being sent
-	off    int      // its first run not sent yet
-	took   int      // runs that the last call took
-	errno  unix.Errno
-	direct func(fd uintptr)      // s.once, made once
-	polled func(fd uintptr) bool // s.ready, made once
+	c     *Conn
+	try   bool     // do not wait for room
+	b     *txBatch // the batch being sent
+	off   int      // its first run not sent yet
+	took  int      // runs that the last call took
+	errno unix.Errno
+	// refused counts the messages that a full or closed socket did not take.
+	refused int
+	direct  func(fd uintptr)      // s.once, made once
+	polled  func(fd uintptr) bool // s.ready, made once
 
 	main   txBatch
 	locals [txHdrs]netip.Addr // of main's runs
@@ -61,7 +64,18 @@ func newSender(c *Conn) *sender {
 // message that the kernel refuses is dropped and counted, the others still go.
 // It may wait tens of milliseconds for a full socket. Safe for concurrent use.
 func (c *Conn) Write(msgs []Message) (sent int) {
+	sent, _ = c.write(msgs, false)
+	return sent
+}
+
+// TryWrite is Write that never waits: when the socket is full, the rest of msgs
+// is dropped. It returns how many messages were sent and how many, the last
+// ones, were dropped for want of room.
+func (c *Conn) TryWrite(msgs []Message) (sent, refused int) { return c.write(msgs, true) }
+
+func (c *Conn) write(msgs []Message, try bool) (sent, refused int) {
 	s := c.senders.Get().(*sender)
+	s.try, s.refused = try, 0
 	for len(msgs) > 0 {
 		n := s.fill(msgs)
 		k, ok := s.flush(&s.main)
@@ -69,12 +83,14 @@ func (c *Conn) Write(msgs []Message) (sent int) {
 		msgs = msgs[n:]
 		if !ok {
 			c.count.drop(s.errno, len(msgs))
+			s.refused += len(msgs)
 			break
 		}
 	}
+	refused = s.refused
 	c.senders.Put(s)
 	c.count.txDatagrams.Add(uint64(sent))
-	return sent
+	return sent, refused
 }
 
 // fill builds runs from the head of msgs and returns how many it used.
