@@ -27,6 +27,7 @@ type Host struct {
 	dir   string
 	space *space
 	nl    *netlink.Handle
+	nat   *NAT // of SetNAT; nil: none
 
 	mu      sync.Mutex
 	procs   []*Process

@@ -34,6 +34,16 @@ func iif(name string) words { return meta(expr.MetaKeyIIFNAME, ifname(name)) }
 func oif(name string) words { return meta(expr.MetaKeyOIFNAME, ifname(name)) }
 func l4(proto byte) words   { return meta(expr.MetaKeyL4PROTO, []byte{proto}) }
 
+func notIIF(name string) words { return not(iif(name)) }
+func notOIF(name string) words { return not(oif(name)) }
+
+// not turns the comparison at the end of w around.
+func not(w words) words {
+	last := *w[len(w)-1].(*expr.Cmp)
+	last.Op = expr.CmpOpNeq
+	return append(slices.Clone(w[:len(w)-1]), &last)
+}
+
 func ifname(name string) []byte {
 	b := make([]byte, unix.IFNAMSIZ)
 	copy(b, name)
@@ -78,6 +88,32 @@ func established() words {
 			Xor:  make([]byte, 4),
 		},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: make([]byte, 4)},
+	}
+}
+
+// translated matches packets of flows whose destination was rewritten.
+func translated() words { return ctStatus(expr.CmpOpNeq) }
+
+// untranslated matches all others.
+func untranslated() words { return ctStatus(expr.CmpOpEq) }
+
+func ctStatus(op expr.CmpOp) words {
+	const dstNAT = 1 << 5 // IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h
+	return words{
+		&expr.Ct{Register: reg, Key: expr.CtKeySTATUS},
+		&expr.Bitwise{
+			SourceRegister: reg, DestRegister: reg, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(dstNAT), Xor: make([]byte, 4),
+		},
+		&expr.Cmp{Op: op, Register: reg, Data: make([]byte, 4)},
+	}
+}
+
+// toMe matches packets to an address of the host.
+func toMe() words {
+	return words{
+		&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
 	}
 }
 
@@ -137,7 +173,9 @@ func dnat(to netip.AddrPort) words {
 var (
 	natPrerouting  = base{"nat", "PREROUTING", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest}
 	natOutput      = base{"nat", "OUTPUT", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest}
+	natRecord      = base{"nat", "RECORD", nftables.ChainTypeFilter, nftables.ChainHookPostrouting, nftables.ChainPriorityRef(90)} // before the addresses are rewritten
 	natPostrouting = base{"nat", "POSTROUTING", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource}
+	filterRecord   = base{"filter", "RECORD", nftables.ChainTypeFilter, nftables.ChainHookPostrouting, nftables.ChainPriorityRef(90)}
 	filterInput    = base{"filter", "INPUT", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter}
 	filterForward  = base{"filter", "FORWARD", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter}
 )

@@ -1,0 +1,299 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+)
+
+// behaviour is what a client behind a NAT finds out with two servers that have
+// two ports each (RFC 5780).
+type behaviour struct {
+	mapping, filtering string // endpoint, address, port (dependent)
+	keep               bool   // the inner port
+	step               int    // between the ports for the four destinations, 0: none
+}
+
+// bench is a NAT with a client behind it and two servers before it.
+type bench struct {
+	t      *testing.T
+	router *Host
+	inside []*Host
+	server *Host
+	at     [2][2]*net.UDPConn // by address and port
+}
+
+var benchServers = []netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")}
+
+// newBench lays the routers from the outermost to the innermost, and hosts inside.
+func newBench(t *testing.T, hosts int, nats ...NAT) *bench {
+	t.Helper()
+	l := ForTest(t)
+	b := &bench{t: t, server: l.Host("server")}
+	wan := l.LAN("wan", 0)
+	b.server.Attach(wan, "eth0", prefixes("203.0.113.1/24", "203.0.113.2/24")...)
+	outside, addr := wan, "203.0.113.10/24"
+	for i, nat := range nats {
+		inside := l.LAN("lan"+string(rune('0'+i)), 0)
+		net4 := string(rune('1' + i))
+		r := RouterConfig{
+			Name: "router" + net4, WAN: outside, WANAddrs: prefixes(addr), LAN: inside, LANAddrs: prefixes("10." + net4 + ".0.1/24"), NAT: nat,
+		}
+		if i > 0 {
+			r.Gateways = []netip.Addr{netip.MustParsePrefix(addr).Masked().Addr().Next()}
+		}
+		b.router = l.Router(r)
+		outside, addr = inside, "10."+net4+".0.2/24"
+	}
+	for i := range hosts {
+		h := l.Host("client" + string(rune('0'+i)))
+		p := netip.MustParsePrefix(addr)
+		for range i {
+			p = netip.PrefixFrom(p.Addr().Next(), p.Bits())
+		}
+		h.Attach(outside, "eth0", p)
+		gw := p.Masked().Addr().Next()
+		h.Route(Route{Dst: Default(gw), Via: gw})
+		b.inside = append(b.inside, h)
+	}
+	for i, a := range benchServers {
+		for j := range b.at[i] {
+			b.at[i][j] = b.listen(b.server, netip.AddrPortFrom(a, uint16(3478+j)))
+		}
+	}
+	return b
+}
+
+func (b *bench) listen(h *Host, at netip.AddrPort) *net.UDPConn {
+	b.t.Helper()
+	c, err := h.ListenUDP(at)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return c
+}
+
+// mapped returns the outer address of a socket towards a server.
+func (b *bench) mapped(from, server *net.UDPConn) netip.AddrPort {
+	b.t.Helper()
+	return udpSource(b.t, from, server, server.LocalAddr().(*net.UDPAddr).AddrPort())
+}
+
+// passes reports whether a datagram from a server arrives at the other socket.
+func (b *bench) passes(server *net.UDPConn, outer netip.AddrPort, inner *net.UDPConn) bool {
+	b.t.Helper()
+	mark := []byte(server.LocalAddr().String())
+	if _, err := server.WriteToUDPAddrPort(mark, outer); err != nil {
+		b.t.Fatal(err)
+	}
+	// What the NAT lets in has arrived when the call returns: the links are
+	// veth pairs. Userspace may still be some time.
+	return received(b.t, inner, mark, 200*time.Millisecond)
+}
+
+// received waits for a datagram, skipping others.
+func received(t *testing.T, c *net.UDPConn, want []byte, within time.Duration) bool {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1500)
+	for {
+		n, _, err := c.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return false
+		}
+		if err == nil && string(buf[:n]) == string(want) {
+			return true
+		}
+	}
+}
+
+// classify finds out how the NATs behave, with a new socket.
+func (b *bench) classify(port uint16) behaviour {
+	b.t.Helper()
+	in := b.listen(b.inside[0], netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+	defer func() { _ = in.Close() }()
+	var found behaviour
+	first := b.mapped(in, b.at[0][0])
+	found.keep = first.Port() == port
+	switch {
+	case b.passes(b.at[1][1], first, in):
+		found.filtering = "endpoint"
+	case b.passes(b.at[0][1], first, in):
+		found.filtering = "address"
+	case b.passes(b.at[0][0], first, in):
+		found.filtering = "port"
+	}
+	second, third, fourth := b.mapped(in, b.at[0][1]), b.mapped(in, b.at[1][0]), b.mapped(in, b.at[1][1])
+	switch {
+	case first == second && first == third && first == fourth:
+		found.mapping = "endpoint"
+	case first == second && third == fourth:
+		found.mapping = "address"
+	default:
+		found.mapping = "port"
+		step := int(second.Port()) - int(first.Port())
+		if step == int(third.Port())-int(second.Port()) && step == int(fourth.Port())-int(third.Port()) {
+			found.step = step
+		}
+	}
+	return found
+}
+
+func TestNATKinds(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		nats []NAT
+		want behaviour
+	}{
+		{"none", []NAT{{}}, behaviour{"endpoint", "endpoint", true, 0}},
+		{"full cone", []NAT{{Mapping: MapCone, Filtering: FilterNone}}, behaviour{"endpoint", "endpoint", false, 0}},
+		{"full cone that hairpins", []NAT{{Mapping: MapCone, Filtering: FilterNone, Hairpin: true}}, behaviour{"endpoint", "endpoint", false, 0}},
+		{"address-restricted", []NAT{{Mapping: MapCone, Filtering: FilterAddress}}, behaviour{"endpoint", "address", false, 0}},
+		{"port-restricted", []NAT{{Mapping: MapCone}}, behaviour{"endpoint", "port", false, 0}},
+		{"Linux, input dropped", []NAT{{Mapping: MapKeepPort}}, behaviour{"endpoint", "port", true, 0}},
+		// An open input remembers what was refused as a flow.
+		{"symmetric sequential", []NAT{{Mapping: MapSequential}}, behaviour{"port", "port", false, 1}},
+		{"symmetric random", []NAT{{Mapping: MapRandom}}, behaviour{"port", "port", false, 0}},
+		{"double", []NAT{{Mapping: MapKeepPort}, {Mapping: MapCone}}, behaviour{"endpoint", "port", false, 0}},
+		{"double, random outside", []NAT{{Mapping: MapRandom}, {Mapping: MapCone}}, behaviour{"port", "port", false, 0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t, 1, tt.nats...)
+			if tt.nats[0].Mapping == MapNone {
+				b.server.Route(Route{Dst: netip.MustParsePrefix("10.1.0.0/24"), Via: netip.MustParseAddr("203.0.113.10")})
+			}
+			for _, port := range []uint16{4500, 4501} {
+				if got := b.classify(port); got != tt.want {
+					t.Errorf("port %d: %+v, want %+v", port, got, tt.want)
+				}
+			}
+		})
+	}
+}
+
+// TestNATClash sends a packet from outside to the port that a client is about to
+// use: the reason why two ordinary Linux NATs do not open to each other.
+func TestNATClash(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		nat  NAT
+		keep bool // the mapping that the client had before
+	}{
+		{"input open", NAT{Mapping: MapOpen}, false},
+		{"input dropped", NAT{Mapping: MapKeepPort}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t, 1, tt.nat)
+			in := b.listen(b.inside[0], netip.AddrPortFrom(netip.IPv4Unspecified(), 4500))
+			outer := b.mapped(in, b.at[0][0])
+			if outer.Port() != 4500 {
+				t.Fatalf("mapped to %s", outer)
+			}
+			early := b.at[1][0]
+			if b.passes(early, outer, in) {
+				t.Error("the NAT let an early packet in")
+			}
+			if got := b.mapped(in, early); (got == outer) != tt.keep {
+				t.Errorf("mapped to %s after an early packet, to %s before", got, outer)
+			}
+		})
+	}
+}
+
+func TestHairpin(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		nat  NAT
+		ok   bool
+	}{
+		{"on", NAT{Mapping: MapCone, Hairpin: true}, true},
+		{"off", NAT{Mapping: MapCone}, false},
+		{"Linux", NAT{Mapping: MapKeepPort}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t, 2, tt.nat)
+			var socks [2]*net.UDPConn
+			var outer [2]netip.AddrPort
+			for i, h := range b.inside {
+				socks[i] = b.listen(h, netip.AddrPortFrom(netip.IPv4Unspecified(), 4500))
+				outer[i] = b.mapped(socks[i], b.at[0][0])
+			}
+			if outer[0] == outer[1] {
+				t.Fatalf("both mapped to %s", outer[0])
+			}
+			for i := range socks {
+				if got := b.passes(socks[i], outer[1-i], socks[1-i]); got != tt.ok {
+					t.Errorf("client %d reaches the other by its outer address: %t", i, got)
+				}
+			}
+			if !tt.ok {
+				return
+			}
+			for i := range socks {
+				if got := udpSource(t, socks[i], socks[1-i], outer[1-i]); got != outer[i] {
+					t.Errorf("client %d is seen as %s, want %s", i, got, outer[i])
+				}
+			}
+		})
+	}
+}
+
+func TestIsolate(t *testing.T) {
+	for _, isolate := range []bool{false, true} {
+		nat := NAT{Mapping: MapCone, Hairpin: true, Isolate: isolate}
+		b := newBench(t, 1, nat)
+		l := b.router.lab
+		lan := l.LAN("other", 0)
+		b.router.Attach(lan, "lan2", prefixes("10.9.0.1/24")...)
+		other := l.Host("other")
+		other.Attach(lan, "eth0", prefixes("10.9.0.2/24")...)
+		gw := netip.MustParseAddr("10.9.0.1")
+		other.Route(Route{Dst: Default(gw), Via: gw})
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		_, err := other.Ping(ctx, netip.MustParseAddr("10.1.0.2"), PingOptions{})
+		cancel()
+		if (err == nil) == isolate {
+			t.Errorf("isolated %t: %v", isolate, err)
+		}
+		in, out := b.listen(b.inside[0], netip.MustParseAddrPort("0.0.0.0:4500")), b.listen(other, netip.MustParseAddrPort("0.0.0.0:4500"))
+		to, from := b.mapped(in, b.at[0][0]), b.mapped(out, b.at[0][0])
+		if got := udpSource(t, out, in, to); got != from {
+			t.Errorf("isolated %t: seen as %s, want %s", isolate, got, from)
+		}
+	}
+}
+
+func TestNATReboot(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		nat  NAT
+		same bool // the mapping after it
+	}{
+		{"cone", NAT{Mapping: MapCone, Filtering: FilterNone}, false},
+		{"Linux", NAT{Mapping: MapKeepPort}, true},
+		{"sequential", NAT{Mapping: MapSequential}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t, 1, tt.nat)
+			in := b.listen(b.inside[0], netip.MustParseAddrPort("0.0.0.0:4500"))
+			before := b.mapped(in, b.at[0][0])
+			if err := b.router.Reboot(); err != nil {
+				t.Fatal(err)
+			}
+			if b.passes(b.at[0][0], before, in) {
+				t.Error("the old mapping still leads in")
+			}
+			if after := b.mapped(in, b.at[0][0]); (after == before) != tt.same {
+				t.Errorf("mapped to %s, before to %s", after, before)
+			}
+		})
+	}
+}
