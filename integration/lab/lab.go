@@ -35,6 +35,7 @@ type Lab struct {
 	tb     testing.TB // nil outside tests
 	ports  atomic.Int32
 	plugs  map[plugKey]string // the port in wires of each link to a LAN
+	shaped map[plugKey]*userLink
 
 	mu       sync.Mutex
 	err      error
@@ -51,7 +52,7 @@ func New(cfg Config) (*Lab, error) {
 	if err := Usable(); err != nil {
 		return nil, err
 	}
-	l := &Lab{dir: cfg.Dir, log: cfg.Log, plugs: make(map[plugKey]string)}
+	l := &Lab{dir: cfg.Dir, log: cfg.Log, plugs: make(map[plugKey]string), shaped: make(map[plugKey]*userLink)}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}

@@ -21,6 +21,7 @@ type LAN struct {
 
 	lab    *Lab
 	bridge string
+	shape  *LinkConfig // nil: links are veth pairs
 }
 
 // firstPort is above the link index numbers that the kernel gives by itself.
@@ -98,7 +99,16 @@ func (h *Host) Attach(lan *LAN, link string, addrs ...netip.Prefix) {
 			return err
 		}
 		defer nl.Close()
-		return plug(nl, lan.bridge, port, lan.MTU, h, link)
+		if lan.shape == nil {
+			return plug(nl, lan.bridge, port, lan.MTU, h, link)
+		}
+		h.lab.ports.Add(1)
+		u, err := plugShaped(nl, lan, port, h, link)
+		if err == nil {
+			h.keep(u)
+			h.lab.shaped[plugKey{h.Name, link}] = u
+		}
+		return err
 	})
 	if err != nil {
 		h.try("attach to "+lan.Name, err)
@@ -202,7 +212,14 @@ func waitUp(nl *netlink.Handle, name string) error {
 	defer cancel()
 	return poll(ctx, time.Millisecond, func() error {
 		link, err := nl.LinkByName(name)
-		if err == nil && link.Attrs().OperState != netlink.OperUp {
+		if err != nil {
+			return err
+		}
+		up := link.Attrs().OperState == netlink.OperUp
+		if link.Type() == "tuntap" || link.Type() == "tun" { // says no more than that
+			up = link.Attrs().OperState == netlink.OperUnknown && link.Attrs().RawFlags&unix.IFF_RUNNING != 0 || up
+		}
+		if !up {
 			err = fmt.Errorf("link %s is %s", name, link.Attrs().OperState)
 		}
 		return err

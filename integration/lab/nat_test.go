@@ -297,3 +297,86 @@ func TestNATReboot(t *testing.T) {
 		})
 	}
 }
+
+func TestNATLifetime(t *testing.T) {
+	for _, nat := range []NAT{
+		{Mapping: MapKeepPort, Lifetime: time.Second},
+		{Mapping: MapCone, Filtering: FilterNone, Lifetime: time.Second},
+	} {
+		b := newBench(t, 1, nat)
+		in := b.listen(b.inside[0], netip.MustParseAddrPort("0.0.0.0:4500"))
+		outer := b.mapped(in, b.at[0][0])
+		if !b.passes(b.at[0][0], outer, in) {
+			t.Fatalf("%+v: the mapping does not lead in", nat)
+		}
+		if received(t, in, []byte("nobody sends this"), 2500*time.Millisecond) {
+			t.Fatal("somebody did")
+		}
+		if b.passes(b.at[0][0], outer, in) {
+			t.Errorf("%+v: the mapping is still there", nat)
+		}
+	}
+}
+
+func TestRenumber(t *testing.T) {
+	for _, nat := range []NAT{{Mapping: MapKeepPort}, {Mapping: MapCone, Hairpin: true}, {Mapping: MapSequential}} {
+		b := newBench(t, 1, nat)
+		far := netip.MustParsePrefix("192.0.2.0/24")
+		b.router.Route(Route{Dst: far, Via: benchServers[0]})
+		in := b.listen(b.inside[0], netip.MustParseAddrPort("0.0.0.0:4500"))
+		outer := b.mapped(in, b.at[0][0])
+		b.router.Renumber(netip.MustParsePrefix("203.0.113.99/24"))
+		if b.passes(b.at[0][0], outer, in) {
+			t.Errorf("%+v: the old address still leads in", nat)
+		}
+		got := b.mapped(in, b.at[0][0])
+		if want := netip.MustParseAddr("203.0.113.99"); got.Addr() != want {
+			t.Errorf("%+v: mapped to %s, want %s", nat, got, want)
+		}
+		if !b.passes(b.at[0][0], got, in) {
+			t.Errorf("%+v: the new address does not lead in", nat)
+		}
+		b.server.AddAddr("lo", netip.PrefixFrom(far.Addr().Next(), 32))
+		if _, err := b.inside[0].Ping(ctxFor(t, 5*time.Second), far.Addr().Next(), PingOptions{}); err != nil {
+			t.Errorf("%+v: %v", nat, err)
+		}
+	}
+}
+
+// TestV6Firewall has a stateful firewall without translation for IPv6 only.
+func TestV6Firewall(t *testing.T) {
+	for _, tt := range []struct {
+		v6       V6
+		out, own bool // packets leave, with their own address
+	}{{V6Firewall, true, true}, {V6NAT, true, false}, {V6Block, false, false}} {
+		b := newBench(t, 1, NAT{Mapping: MapRandom, V6: tt.v6})
+		b.server.AddAddr("eth0", prefixes("2001:db8:0:1::1/64")...)
+		b.router.AddAddr("wan", prefixes("2001:db8:0:1::10/64")...)
+		b.router.AddAddr("lan", prefixes("2001:db8:0:a::1/64")...)
+		b.inside[0].AddAddr("eth0", prefixes("2001:db8:0:a::10/64")...)
+		gw := netip.MustParseAddr("2001:db8:0:a::1")
+		b.inside[0].Route(Route{Dst: Default(gw), Via: gw})
+		b.server.Route(Route{Dst: netip.MustParsePrefix("2001:db8:0:a::/64"), Via: netip.MustParseAddr("2001:db8:0:1::10")})
+		in := b.listen(b.inside[0], netip.MustParseAddrPort("[2001:db8:0:a::10]:4500"))
+		server := b.listen(b.server, netip.MustParseAddrPort("[2001:db8:0:1::1]:4500"))
+		if b.passes(server, netip.MustParseAddrPort("[2001:db8:0:a::10]:4500"), in) {
+			t.Errorf("%v: a new flow passes inwards", tt.v6)
+		}
+		mark := []byte("out")
+		if _, err := in.WriteToUDPAddrPort(mark, netip.MustParseAddrPort("[2001:db8:0:1::1]:4500")); err != nil {
+			t.Fatal(err)
+		}
+		if got := received(t, server, mark, time.Second); got != tt.out {
+			t.Errorf("%v: a flow outwards passes: %t", tt.v6, got)
+		}
+		if !tt.out {
+			continue
+		}
+		if got := b.mapped(in, server); (got.Addr() == netip.MustParseAddr("2001:db8:0:a::10")) != tt.own {
+			t.Errorf("%v: seen as %s", tt.v6, got)
+		}
+		if !b.passes(server, b.mapped(in, server), in) {
+			t.Errorf("%v: no answer comes back", tt.v6)
+		}
+	}
+}
