@@ -50,9 +50,14 @@ type Topology struct {
 type Domain struct {
 	Name   string
 	LAN    *LAN
-	Router *Host // links "wan" and "lan"
-	Nodes  []*Node
-	Agents []*Agent // one per node, in the same order; by Prepare
+	Router *Host // links "wan" and "lan"; nil: the node is on the WAN
+	// Routers are all routers up to the WAN, Router first; by Internet.
+	Routers []*Host
+	Hub     bool // the Gateway is exposed with the gateway node's IP
+	// Annotations are those of the Gateway.
+	Annotations map[string]string
+	Nodes       []*Node
+	Agents      []*Agent // one per node, in the same order; by Prepare
 }
 
 // Gateway returns the gateway node.
@@ -94,7 +99,7 @@ func Standard(l *Lab, opt Options) *Topology {
 }
 
 func (t *Topology) addCloud() {
-	d := &Domain{Name: "cloud", LAN: t.Lab.LAN("cloud", t.opt.LANMTU)}
+	d := &Domain{Name: "cloud", Hub: true, LAN: t.Lab.LAN("cloud", t.opt.LANMTU)}
 	t.Internet = t.Lab.Router(RouterConfig{
 		Name: "internet",
 		WAN:  t.WAN, WANAddrs: prefixes("203.0.113.1/25", "2001:db8:0:1::1/64"),
@@ -218,8 +223,8 @@ func (t *Topology) AddService(s Service) {
 func (t *Topology) Object(d *Domain, keys map[string]string) Gateway {
 	gw := d.Gateway()
 	e := Endpoint{Node: gw.Name, UnderNAT: true, PublicKey: keys[gw.Name]}
-	g := Gateway{Name: d.Name}
-	if d == t.Domains[0] {
+	g := Gateway{Name: d.Name, Annotations: d.Annotations}
+	if d.Hub {
 		e.UnderNAT, e.PublicIP = false, gw.IP
 		g.ExposeType = "PublicIP"
 	}
