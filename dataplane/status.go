@@ -10,10 +10,15 @@ import (
 // PeerStatus is a snapshot of one WireGuard peer.
 type PeerStatus struct {
 	PublicKey key.Public
-	// Endpoint is the address packets go to now; zero when none is known.
+	// Endpoint is the peer's address that packets go to now; zero when none is
+	// known, or they go another way.
 	Endpoint netip.AddrPort
-	// Proven is when a packet that authenticated last came from Endpoint;
-	// zero when none did since the agent started.
+	// Via is the hub that relays to the peer; zero when none does.
+	Via key.Public
+	// Stream says that packets go over a TLS stream, to the peer or to Via.
+	Stream bool
+	// Proven is when a packet that authenticated last came the way that packets
+	// go now; zero when none did since the agent started.
 	Proven        time.Time
 	LastHandshake time.Time // zero: none since the agent started
 	LastReceive   time.Time // zero: none since the agent started

@@ -208,7 +208,7 @@ func (a *agent) rejoin(dev *wg.Device, peers []dataplane.Peer) {
 		switch {
 		case p.Endpoint.IsValid():
 		case addr.IsValid():
-			dev.SetPath(p.PublicKey, addr)
+			dev.SetPath(p.PublicKey, wg.Path{To: addr}, false)
 		default:
 			continue // only the peer can start
 		}

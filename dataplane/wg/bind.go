@@ -38,6 +38,9 @@ const (
 
 	portTries = 16 // to find one port that is free in both families
 
+	// tellEvery is how often Config.Wanted and Config.Proven are told of one peer.
+	tellEvery = time.Second
+
 	// peerPrefix marks our own textual form of an endpoint: the peer itself.
 	peerPrefix = "peer:"
 )
@@ -52,11 +55,18 @@ type bind struct {
 	in      *window
 	drops   *drops
 	other   func(Datagram)
+	wanted  func(key.Public)
+	proven  func(key.Public, Path)
+	relays  relays
+	fair    fair
+	extras  extras
+	feed    *feed
+	readers sync.Pool // of *reader, for Inject
 
 	socks  atomic.Pointer[sockets] // nil while closed
 	port   atomic.Uint32
 	once6  sync.Once // logs the lack of IPv6
-	writes sync.Pool // of *[]udpbatch.Message
+	writes sync.Pool // of *scratch
 
 	mu     sync.Mutex
 	handed bool // Open gave the sockets to the device
@@ -82,6 +92,21 @@ func (s *sockets) close() error {
 	var errs []error
 	s.each(func(c *udpbatch.Conn) { errs = append(errs, c.Close()) })
 	return errors.Join(errs...)
+}
+
+func newBind(log *slog.Logger, t *table, d *drops, cfg *Config) *bind {
+	b := &bind{
+		log: log, table: t, opener: newOpener(cfg.PrivateKey),
+		limiter: rate.NewLimiter(initiationRate, initiationBurst),
+		gate:    newGate(), in: newWindow(), drops: d,
+		other: cfg.Other, wanted: cfg.Wanted, proven: cfg.Proven,
+	}
+	b.fair.relays = &b.relays
+	b.extras.open.Store(new(extraMap))
+	b.feed = newFeed(b)
+	b.readers.New = func() any { return &reader{b: b} }
+	b.writes.New = func() any { return &scratch{msgs: make([]udpbatch.Message, 0, batchSize)} }
+	return b
 }
 
 // listen opens both sockets on port; zero chooses one.
@@ -165,6 +190,7 @@ func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {
 	b.handed = true
 	var fns []conn.ReceiveFunc
 	s.each(func(c *udpbatch.Conn) { fns = append(fns, newReceiver(b, c, s.closed).receive) })
+	fns = append(fns, b.feed.receiver(s.closed))
 	return fns, s.port(), nil
 }
 
@@ -224,7 +250,7 @@ func (b *bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSource(unmap(a), netip.Addr{}, 0, nil), nil
+	return newSource(way{to: unmap(a)}, 0, nil), nil
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {
@@ -234,6 +260,7 @@ func unmap(a netip.AddrPort) netip.AddrPort {
 func (b *bind) counters() []dataplane.Counter {
 	out := b.drops.list()
 	out = append(out, dataplane.Counter{Name: "wg_inbound_resets_total", Value: b.in.resets.Load()})
+	out = append(out, b.relays.counters()...)
 	s := b.socks.Load()
 	if s == nil {
 		return out

@@ -3,6 +3,8 @@ package wg
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"corax/dataplane/key"
 )
 
 // Kind says what a datagram on the tunnel port is, by its form alone.
@@ -41,12 +43,19 @@ func (k Kind) String() string {
 	}
 }
 
-// A Datagram is one that arrived on the tunnel port and is not WireGuard.
+// A Datagram is one that arrived and is neither WireGuard nor a relay frame.
 type Datagram struct {
-	Kind  Kind
-	From  netip.AddrPort
-	Local netip.Addr // the address of ours that it was sent to, when known
-	Data  []byte     // valid until Config.Other returns
+	Kind Kind
+	// From is who sent it; for one that was relayed over UDP, the hub.
+	From   netip.AddrPort
+	Local  netip.Addr // the address of ours that it was sent to, when known
+	Socket Socket     // that it arrived at
+	// Stream is set when it came over one. Peer is the stream's peer then.
+	Stream Stream
+	// Via, Label and Peer, which is the origin, are set when it was relayed.
+	Peer, Via key.Public
+	Label     Label
+	Data      []byte // valid until Config.Other returns, which may change it
 }
 
 // Message sizes and offsets in bytes (WireGuard paper, section 5.4).

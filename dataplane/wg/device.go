@@ -10,11 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/time/rate"
 	"golang.zx2c4.com/wireguard/device"
 
 	"corax/dataplane"
-	"corax/dataplane/internal/udpbatch"
 	"corax/dataplane/key"
 )
 
@@ -38,10 +36,20 @@ type Config struct {
 	UAPI bool
 	// Receive takes the decrypted packets, several goroutines at once.
 	Receive dataplane.Sender
-	// Other takes the datagrams that are not WireGuard. It is called in the
-	// receive loops, at most two at once, and must not block. Nil counts and
-	// drops them.
+	// Other takes the STUN messages, relayed ones too. It is called in the
+	// receive loops and by Inject, several at once, and must not block. Nil
+	// counts and drops them.
 	Other func(Datagram)
+	// Wanted is told of a peer that there is a packet for, or that a handshake
+	// was started with, at most once a second. What agents tell each other, over
+	// UDP or ICMP between overlay addresses, does not count. It is called where
+	// packets pass, with locks held: it must neither block nor call the Device.
+	// Nil means that nobody wants to know.
+	Wanted func(key.Public)
+	// Proven is told that a packet of a peer authenticated which came another
+	// way than the peer's pinned path, at most once a second and peer. As
+	// Wanted it must neither block nor call the Device.
+	Proven func(key.Public, Path)
 
 	uapiDir string // for tests; empty means /var/run/wireguard
 }
@@ -100,14 +108,8 @@ func New(cfg Config) (*Device, error) {
 		log: log.With("component", "wg"), cfg: cfg, self: cfg.PrivateKey.Public(),
 		table: newTable(), drops: new(drops),
 	}
-	g, in := newGate(), newWindow()
-	d.link = newLink(cfg.Name, cfg.MTU, cfg.Receive, d.table, g, in, d.drops)
-	d.bind = &bind{
-		log: d.log, table: d.table, opener: newOpener(cfg.PrivateKey),
-		limiter: rate.NewLimiter(initiationRate, initiationBurst),
-		gate:    g, in: in, drops: d.drops, other: cfg.Other,
-	}
-	d.bind.writes.New = func() any { m := make([]udpbatch.Message, 0, batchSize); return &m }
+	d.bind = newBind(d.log, d.table, d.drops, &cfg)
+	d.link = newLink(cfg.Name, cfg.MTU, cfg.Receive, d.bind)
 	if err := d.bind.listen(cfg.Port); err != nil {
 		return nil, fmt.Errorf("wg: %w", err)
 	}
@@ -133,6 +135,7 @@ func (d *Device) Run(ctx context.Context) error {
 		}
 	}
 	wg.Go(func() { d.bind.resendLoop(ctx) })
+	d.bind.extras.run()
 	select {
 	case <-ctx.Done():
 	case <-dev.Wait():
@@ -140,6 +143,7 @@ func (d *Device) Run(ctx context.Context) error {
 	}
 	cancel()
 	wg.Wait() // first: a stalled request would hold up Close
+	d.bind.extras.stop()
 	d.stop(dev)
 	return err
 }

@@ -239,7 +239,7 @@ func TestUserAPI(t *testing.T) {
 	for i, ip := range []string{"127.0.0.1", "127.0.0.2"} {
 		set(b.at(ip))
 		exchange(t, a, b, uint32(10*i))
-		if w := a.table.get(p.PublicKey).path.Load(); w == nil || w.addr != b.at(ip) {
+		if w := a.table.get(p.PublicKey).path.Load(); w == nil || w.to != b.at(ip) {
 			t.Errorf("path after wg set is not %v", b.at(ip))
 		}
 		exchange(t, b, a, uint32(10*i+1))

@@ -30,6 +30,18 @@ const (
 	dropStopped                      // the device does not run
 	dropHandshakeExpired             // kept for a path that came too late, or replaced
 	dropCrossed                      // initiation that crossed ours, which goes first
+	dropBusy                         // handshake message, and wireguard-go has too many
+	dropOrigin                       // of another peer than the stream or label says
+	dropFeed                         // from a stream or an extra socket, and too many wait
+	dropSocket                       // the path's socket was closed
+	dropStream                       // the stream takes no more
+	dropLabel                        // relay frame with an unknown label
+	dropHop                          // relay frame from elsewhere than its label's peer
+	dropContent                      // relay frame with neither WireGuard nor STUN in it
+	dropReflect                      // relay frame that would go back where it came from
+	dropNoHop                        // relay frame, and the next hop has no path
+	dropShare                        // relay frame of a pair above its share
+	dropRelayFull                    // relay frame, and the socket or stream is full
 	dropCount
 )
 
@@ -37,6 +49,8 @@ func (d drop) String() string {
 	return [dropCount]string{
 		"unknown", "no_receiver", "unknown_index", "mac1", "initiation", "response", "unknown_peer", "replay", "flood", "source",
 		"malformed_inner", "no_peer", "no_session", "no_path", "no_family", "too_big", "stopped", "handshake_expired", "crossed",
+		"handshake_queue_full", "wrong_origin", "feed_full", "no_socket", "stream_full", "unknown_label", "wrong_hop", "relay_content",
+		"reflection", "no_next_hop", "unfair", "relay_queue_full",
 	}[d]
 }
 

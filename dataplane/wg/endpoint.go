@@ -16,21 +16,6 @@ var (
 	_ conn.Endpoint = (*source)(nil)
 )
 
-// path is where a peer's datagrams go. It is immutable but for heard.
-type path struct {
-	addr  netip.AddrPort
-	local netip.Addr // our address that the peer used; zero: the kernel chooses
-	// heard is when something for this peer last came from addr, in Unix
-	// nanoseconds; zero: nothing yet. Alone it proves nothing.
-	heard atomic.Int64
-}
-
-func newPath(addr netip.AddrPort, local netip.Addr, heard int64) *path {
-	p := &path{addr: addr, local: local}
-	p.heard.Store(heard)
-	return p
-}
-
 // peer is one WireGuard peer and, as conn.Endpoint, wherever it is reached now.
 // wireguard-go holds one peer object per peer from its creation on.
 type peer struct {
@@ -41,6 +26,8 @@ type peer struct {
 	path   atomic.Pointer[path]   // nil: no path; written under table.mu
 	spare  atomic.Pointer[source] // the last source made, to be used again
 	heard  atomic.Int64           // as path.heard, from anywhere
+	wanted atomic.Int64           // when Config.Wanted was last told, by gate.now
+	told   atomic.Int64           // when Config.Proven was last told, by gate.now
 	remote atomic.Uint32          // receiver index in the last data message to it
 
 	// What gate knows: how many data packets left wireguard-go, ever, and that
@@ -49,12 +36,14 @@ type peer struct {
 	initiated atomic.Bool
 	flow      flow
 
+	received    atomic.Uint64 // data packets, ever
 	initiations atomic.Uint64 // that wireguard-go made, ever
 	starved     atomic.Uint64 // as in dataplane.PeerStatus
 
 	mu      sync.Mutex // guards kept and pending
 	kept    kept
 	pending pending
+	queued  int // datagrams in the feed; guarded by feed.mu
 
 	indices ring // guarded by table.mu
 	seen    seen // guarded by Device.statusMu
@@ -74,8 +63,8 @@ func (p *peer) ClearSrc() { p.table.clearLocal(p) }
 // SrcToString returns our own address of the path.
 func (p *peer) SrcToString() string { return addrString(p.SrcIP()) }
 
-// DstToString returns the path as ip:port; without a path 0.0.0.0:0, because
-// readers of the user API accept nothing else.
+// DstToString returns the path as ip:port: the hub's for a relay, 0.0.0.0:0 for a
+// stream or no path. Readers of the user API accept nothing else.
 func (p *peer) DstToString() string { return p.dst().String() }
 
 // DstToBytes returns the path's address in binary.
@@ -93,20 +82,24 @@ func (p *peer) SrcIP() netip.Addr {
 }
 
 func (p *peer) dst() netip.AddrPort {
-	if w := p.path.Load(); w != nil {
-		return w.addr
+	w := p.path.Load()
+	if w != nil && w.via != nil {
+		w = w.via.path.Load()
 	}
-	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	if w == nil || !w.direct() {
+		return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	}
+	return w.to
 }
 
 // source is where a datagram came from that did not come over its peer's path,
 // and of every handshake message: the cookie MAC and the rate limiter of
 // wireguard-go need the true address.
 type source struct {
-	addr  netip.AddrPort
-	local netip.Addr
-	at    int64 // arrival in Unix nanoseconds; zero: set by the operator
-	// peer is whose datagram it claims to be; nil while nobody knows.
+	way
+	at int64 // arrival in Unix nanoseconds; zero: set by the operator
+	// peer is whose datagram it claims to be; nil while nobody knows, which is
+	// never so for a stream or a relay.
 	peer atomic.Pointer[peer]
 	// base is the peer's path at the arrival, when named is set: a path that
 	// was chosen since wins over this source.
@@ -114,10 +107,13 @@ type source struct {
 	named bool
 	// used is set by the first send that names or proves the source.
 	used atomic.Bool
+	// tell is set while Config.Proven shall hear of it.
+	tell atomic.Bool
 }
 
-func newSource(addr netip.AddrPort, local netip.Addr, at int64, p *peer) *source {
-	s := &source{addr: addr, local: local, at: at}
+func newSource(w way, at int64, p *peer) *source {
+	s := &source{way: w, at: at}
+	s.tell.Store(true)
 	if p != nil {
 		s.peer.Store(p)
 		s.base, s.named = p.path.Load(), true
@@ -128,10 +124,19 @@ func newSource(addr netip.AddrPort, local netip.Addr, at int64, p *peer) *source
 // current returns the peer when its path, not this source, is where packets go.
 func (s *source) current() *peer {
 	p := s.peer.Load()
-	if p == nil || !s.used.Load() && !(s.named && s.base != p.path.Load()) {
+	if p == nil || !s.used.Load() && s.direct() && !(s.named && s.base != p.path.Load()) {
 		return nil
 	}
 	return p
+}
+
+// addr is the address by which wireguard-go knows a source: that of a relay or
+// a stream says nothing of who sent, so there it is the peer's overlay address.
+func (s *source) addr() netip.AddrPort {
+	if s.direct() {
+		return s.to
+	}
+	return netip.AddrPortFrom(s.peer.Load().key.Overlay(), 0)
 }
 
 // ClearSrc forgets our own address of the peer's path.
@@ -149,14 +154,14 @@ func (s *source) DstToString() string {
 	if p := s.current(); p != nil {
 		return p.DstToString()
 	}
-	return s.addr.String()
+	return s.to.String()
 }
 
 // DstToBytes returns the true source in binary.
-func (s *source) DstToBytes() []byte { return addrBytes(s.addr) }
+func (s *source) DstToBytes() []byte { return addrBytes(s.addr()) }
 
 // DstIP returns the true source's IP address.
-func (s *source) DstIP() netip.Addr { return s.addr.Addr() }
+func (s *source) DstIP() netip.Addr { return s.addr().Addr() }
 
 // SrcIP returns our own address that the datagram was sent to.
 func (s *source) SrcIP() netip.Addr { return s.local }

@@ -217,7 +217,7 @@ func TestWindow(t *testing.T) {
 // one counts.
 func TestKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bind{table: newTable(), drops: new(drops)}
+		b := newTestBind()
 		p := b.table.add(key.Public{1})
 		b.keep(p, message(sizeInitiation, 1))
 		newest := message(sizeInitiation, 1)
@@ -230,7 +230,7 @@ func TestKept(t *testing.T) {
 			t.Error("the newest is not kept")
 		}
 		time.Sleep(keepHandshake + time.Nanosecond)
-		b.table.setPath(p, newPath(addr("192.0.2.1:1"), p.SrcIP(), 0), nil)
+		b.table.setPath(p, directPath(addr("192.0.2.1:1"), p.SrcIP(), 0), nil)
 		b.release(p)
 		if got := b.drops.n[dropHandshakeExpired].Load(); got != 2 {
 			t.Error("an old initiation was sent")

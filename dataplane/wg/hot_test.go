@@ -15,14 +15,14 @@ import (
 // newTestReceiver returns a receiver that knows n peers, each with a session
 // and a path, and a data message over the path of each.
 func newTestReceiver(n int) (*receiver, []*udpbatch.Datagram) {
-	b := &bind{table: newTable(), drops: new(drops), in: newWindow(), gate: newGate()}
+	b := newTestBind()
 	r := newReceiver(b, nil, nil)
 	local := netip.MustParseAddr("192.0.2.200")
 	var grams []*udpbatch.Datagram
 	for i := range n {
 		p := b.table.add(key.Public{byte(i), byte(i >> 8), 1})
 		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 4500)
-		b.table.setPath(p, newPath(from, local, 0), nil)
+		b.table.setPath(p, directPath(from, local, 0), nil)
 		b.table.note(p, uint32(i+1))
 		m := message(1452, 4)
 		binary.LittleEndian.PutUint32(m[offReceiver:], uint32(i+1))
@@ -31,13 +31,19 @@ func newTestReceiver(n int) (*receiver, []*udpbatch.Datagram) {
 	return r, grams
 }
 
+// accept returns the endpoint of a datagram.
+func accept(r *receiver, g *udpbatch.Datagram) conn.Endpoint {
+	_, ep := r.direct(g.Data, g.From, g.Local, 0)
+	return ep
+}
+
 func TestEndpointLookup(t *testing.T) {
 	r, grams := newTestReceiver(3)
 	for i, g := range grams {
 		p, _ := r.b.table.session(uint32(i + 1))
 		r.now = int64(i + 1)
 		for range 2 { // the second answer is the kept one
-			if ep := r.endpoint(g); ep != conn.Endpoint(p) {
+			if ep := accept(r, g); ep != conn.Endpoint(p) {
 				t.Fatalf("endpoint %v, want the peer itself", ep)
 			}
 		}
@@ -51,12 +57,12 @@ func TestEndpointLookup(t *testing.T) {
 	p, _ := r.b.table.session(1)
 	g.From = addr("203.0.113.1:9")
 	r.now = 100
-	s, ok := r.endpoint(&g).(*source)
-	if !ok || s.addr != g.From || s.DstToString() != "203.0.113.1:9" || s.peer.Load() != p {
+	s, ok := accept(r, &g).(*source)
+	if !ok || s.to != g.From || s.DstToString() != "203.0.113.1:9" || s.peer.Load() != p {
 		t.Fatalf("source %+v", s)
 	}
-	r.endpoint(grams[1])
-	if again := r.endpoint(&g); again != conn.Endpoint(s) {
+	accept(r, grams[1])
+	if again := accept(r, &g); again != conn.Endpoint(s) {
 		t.Error("another source for the same address")
 	}
 	if p.path.Load().heard.Load() == 100 {
@@ -64,14 +70,14 @@ func TestEndpointLookup(t *testing.T) {
 	}
 
 	// The kept answer does not outlive a change of path or session.
-	r.endpoint(grams[1])
+	accept(r, grams[1])
 	q, _ := r.b.table.session(2)
-	r.b.table.setPath(q, newPath(addr("203.0.113.2:9"), netip.Addr{}, 0), nil)
-	if _, ok := r.endpoint(grams[1]).(*source); !ok {
+	r.b.table.setPath(q, directPath(addr("203.0.113.2:9"), netip.Addr{}, 0), nil)
+	if _, ok := accept(r, grams[1]).(*source); !ok {
 		t.Error("the old path still counts as proven")
 	}
 	r.b.table.remove(q)
-	if ep := r.endpoint(grams[1]); ep != nil {
+	if ep := accept(r, grams[1]); ep != nil {
 		t.Error("a removed peer still has its session")
 	}
 }
@@ -80,13 +86,13 @@ func TestReceiveAllocs(t *testing.T) {
 	r, grams := newTestReceiver(2)
 	elsewhere := *grams[0]
 	elsewhere.From = addr("203.0.113.1:9")
-	r.endpoint(&elsewhere)
+	accept(r, &elsewhere)
 	for name, mix := range map[string][]*udpbatch.Datagram{
 		"one peer": grams[:1], "two peers": grams, "elsewhere": {&elsewhere, grams[1]},
 	} {
 		if n := testing.AllocsPerRun(200, func() {
 			for _, g := range mix {
-				r.endpoint(g)
+				accept(r, g)
 			}
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
@@ -101,8 +107,8 @@ func TestSendAllocs(t *testing.T) {
 	a := newNode(t, "10.0.0.1")
 	to := localAddr(rawSocket(t))
 	p := a.table.add(key.Public{1})
-	a.table.setPath(p, newPath(to, netip.Addr{}, 0), nil)
-	used := newSource(to, netip.Addr{}, 0, p)
+	a.table.setPath(p, directPath(to, netip.Addr{}, 0), nil)
+	used := directSource(to, netip.Addr{}, 0, p)
 	bufs := [][]byte{message(1452, 4), message(1452, 4), message(700, 4)}
 	for _, ep := range []conn.Endpoint{p, used} {
 		send := func() {
@@ -133,7 +139,7 @@ func BenchmarkEndpoint(b *testing.B) {
 			r, grams := newTestReceiver(c.peers)
 			i := 0
 			for b.Loop() {
-				r.endpoint(grams[i])
+				accept(r, grams[i])
 				if i++; i == len(grams) {
 					i = 0
 				}

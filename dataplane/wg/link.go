@@ -30,6 +30,7 @@ type link struct {
 	gate  *gate
 	in    *window
 	table *table
+	want  func(*peer, time.Duration) // bind.want
 
 	mtu    atomic.Int32
 	owners atomic.Pointer[bart.Table[*peer]] // who has which destination
@@ -61,9 +62,9 @@ type offer struct {
 	offset int
 }
 
-func newLink(name string, mtu int, recv dataplane.Sender, t *table, g *gate, in *window, d *drops) *link {
+func newLink(name string, mtu int, recv dataplane.Sender, b *bind) *link {
 	l := &link{
-		name: name, recv: recv, drops: d, gate: g, in: in, table: t,
+		name: name, recv: recv, drops: b.drops, gate: b.gate, in: b.in, table: b.table, want: b.want,
 		closed: make(chan struct{}),
 		timer:  time.NewTimer(time.Hour),
 		ready:  make(chan struct{}, 1),
@@ -137,11 +138,13 @@ func (l *link) fillLocked(batch []dataplane.Packet) (taken, n int) {
 	now := l.gate.now()
 	var last []byte // destination of the packet before: most have the same
 	var p *peer
+	fresh := false // nobody was told yet that p is wanted
 	for taken < len(batch) && n < len(o.bufs) {
 		b := batch[taken].Data
 		taken++
 		if dst := destination(b); len(dst) == 0 || !bytes.Equal(dst, last) {
 			p, last = owner(owners, dst), dst
+			fresh = true
 		}
 		if p == nil {
 			l.drops.add(dropNoPeer, 1)
@@ -150,6 +153,10 @@ func (l *link) fillLocked(batch []dataplane.Packet) (taken, n int) {
 		if len(b) > min(device.MaxContentSize, len(o.bufs[n])-o.offset) {
 			l.drops.add(dropTooBig, 1)
 			continue
+		}
+		if fresh && !chatter(b) {
+			fresh = false
+			l.want(p, now)
 		}
 		admitted := l.gate.admit(p, now)
 		if !p.flow.flowing && !toOverlay(b) {
@@ -192,6 +199,10 @@ func owner(owners *bart.Table[*peer], addr []byte) *peer {
 func toOverlay(b []byte) bool {
 	return b[0]>>4 == 6 && key.OverlayPrefix.Contains(netip.AddrFrom16([16]byte(b[24:40])))
 }
+
+// chatter reports whether packet b is what agents tell each other: anything to
+// an overlay address but TCP, which carries the proxy.
+func chatter(b []byte) bool { return toOverlay(b) && b[6] != 6 }
 
 // Read waits for packets from Send. Only the device's reader calls it.
 func (l *link) Read(bufs [][]byte, sizes []int, offset int) (int, error) {

@@ -22,7 +22,7 @@ var (
 
 // newTestLink returns an open link with one peer that owns inner2.
 func newTestLink(recv dataplane.Sender) (*link, *peer) {
-	l := newLink("t", dataplane.DefaultMTU, recv, newTable(), newGate(), newWindow(), new(drops))
+	l := newLink("t", dataplane.DefaultMTU, recv, newTestBind())
 	p := l.table.add(key.Public{1})
 	owners := new(bart.Table[*peer])
 	owners.Insert(netip.PrefixFrom(inner2, 32), p)

@@ -16,8 +16,8 @@ import (
 func initiation(tb testing.TB, from key.Private, to key.Public, sender uint32) []byte {
 	tb.Helper()
 	log := device.NewLogger(device.LogLevelSilent, "")
-	idle := newLink("", dataplane.DefaultMTU, nil, newTable(), newGate(), newWindow(), new(drops))
-	dev := device.NewDevice(idle, new(bind), log)
+	idle := newLink("", dataplane.DefaultMTU, nil, newTestBind())
+	dev := device.NewDevice(idle, newTestBind(), log)
 	defer dev.Close()
 	if err := dev.SetPrivateKey(device.NoisePrivateKey(from.Bytes())); err != nil {
 		tb.Fatal(err)

@@ -94,7 +94,7 @@ func TestSpoofed(t *testing.T) {
 	}
 	eventually(t, "the forged packets did not arrive", func() bool {
 		s := pb.spare.Load()
-		return s != nil && s.addr == localAddr(thief)
+		return s != nil && s.to == localAddr(thief)
 	})
 	exchange(t, b, a, 3)
 	exchange(t, a, b, 4)
@@ -125,7 +125,7 @@ func TestGarbage(t *testing.T) {
 		exchange(t, b, a, 7) // the others do not notice
 	}
 	for why, want := range map[drop]uint64{
-		dropUnknown: 2 * each, dropMAC1: each, dropIndex: 3 * each, dropNoReceiver: 2 * each,
+		dropUnknown: 2 * each, dropMAC1: each, dropIndex: 3 * each, dropNoReceiver: each, dropLabel: each,
 		dropPeer: each, dropInitiation: each,
 	} {
 		eventually(t, fmt.Sprintf("drops for %v: %d, want %d", why, a.drop(why), want), func() bool { return a.drop(why) == want })
@@ -147,7 +147,7 @@ func TestOther(t *testing.T) {
 		b    []byte
 	}{
 		{KindSTUN, message(28, 0, 1, 0, 8, 0x21, 0x12, 0xA4, 0x42)},
-		{KindRelay, message(60, 0xC5, 1, 2, 3)},
+		{KindSTUN, message(60, 1, 1, 0, 40, 0x21, 0x12, 0xA4, 0x42)},
 	} {
 		if _, err := c.WriteToUDPAddrPort(want.b, a.at("127.0.0.1")); err != nil {
 			t.Fatal(err)
@@ -178,7 +178,7 @@ func TestKeptHandshake(t *testing.T) {
 		defer pb.mu.Unlock()
 		return pb.kept.n == sizeInitiation
 	})
-	a.SetPath(b.key.Public(), b.at("127.0.0.1"))
+	a.SetPath(b.key.Public(), Path{To: b.at("127.0.0.1")}, false)
 	expect(t, b, want)
 	if s := a.status(b.key.Public()); s.Endpoint != b.at("127.0.0.1") {
 		t.Errorf("path %v", s.Endpoint)
@@ -229,7 +229,7 @@ func TestSetPathKeepsSession(t *testing.T) {
 	a, b := pair(t, "127.0.0.1")
 	exchange(t, a, b, 1)
 	before := a.status(b.key.Public())
-	a.SetPath(b.key.Public(), b.at("127.0.0.2"))
+	a.SetPath(b.key.Public(), Path{To: b.at("127.0.0.2")}, false)
 	if s := a.status(b.key.Public()); s.Endpoint != b.at("127.0.0.2") || !s.Proven.IsZero() {
 		t.Errorf("status after SetPath: %+v", s)
 	}
@@ -244,8 +244,8 @@ func TestSetPathKeepsSession(t *testing.T) {
 	if s.Endpoint != b.at("127.0.0.2") || s.Proven.IsZero() {
 		t.Errorf("status %+v", s)
 	}
-	for _, bad := range []netip.AddrPort{{}, netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("0.0.0.0:5")} {
-		a.SetPath(b.key.Public(), bad)
+	for _, bad := range []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("0.0.0.0:5")} {
+		a.SetPath(b.key.Public(), Path{To: bad}, false)
 	}
 	if got := a.status(b.key.Public()).Endpoint; got != b.at("127.0.0.2") {
 		t.Errorf("path %v after useless addresses", got)
@@ -270,7 +270,7 @@ func TestNewKeySameAddress(t *testing.T) {
 		t.Errorf("path of the new key: %v", got)
 	}
 	// What now happens to the old key's path does not touch the new key's.
-	a.SetPath(b.key.Public(), netip.MustParseAddrPort("127.0.0.1:9"))
+	a.SetPath(b.key.Public(), Path{To: netip.MustParseAddrPort("127.0.0.1:9")}, false)
 	exchange(t, a, c, 5)
 	exchange(t, c, a, 6)
 }
@@ -286,7 +286,7 @@ func TestUnopenedInitiation(t *testing.T) {
 	exchange(t, a, b, 1)
 	exchange(t, b, a, 2)
 	pa := b.table.get(a.key.Public())
-	if w := pa.path.Load(); w == nil || w.addr != a.at("127.0.0.1") {
+	if w := pa.path.Load(); w == nil || w.to != a.at("127.0.0.1") {
 		t.Error("the path was not learned")
 	}
 }

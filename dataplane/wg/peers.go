@@ -16,7 +16,8 @@ import (
 // SetPeers makes peers the peers. Only what differs from the call before is
 // touched: sessions and learned paths of the others live on, and a prefix that
 // moves from one peer to another is never without owner. The endpoint of a peer
-// counts when it is new or changed; an endpoint without address or port does not.
+// counts when it is new or changed, and the peer's path is not pinned; an endpoint
+// without address or port does not.
 //
 // What is wrong with single peers is returned, and the rest applied. Before Run
 // the peers are kept for it.
@@ -35,6 +36,7 @@ func (d *Device) SetPeers(peers []dataplane.Peer) error {
 		err = errors.Join(err, d.applyLocked(dev, from, now))
 	}
 	d.removeLocked(old, now)
+	d.bind.relays.rebuild(d.table)
 	d.link.forget()
 	if err != nil {
 		return fmt.Errorf("wg: set peers: %w", err)
@@ -50,8 +52,12 @@ func (d *Device) addLocked(old, now []dataplane.Peer) {
 	}
 	for _, n := range now {
 		p := d.table.add(n.PublicKey)
-		if n.Endpoint != was[n.PublicKey] || p.path.Load() == nil {
-			d.setPath(p, n.Endpoint)
+		if !n.Endpoint.IsValid() {
+			continue
+		}
+		w := p.path.Load()
+		if w == nil || n.Endpoint != was[n.PublicKey] && !w.pinned {
+			d.SetPath(n.PublicKey, Path{To: n.Endpoint}, false)
 		}
 	}
 }
@@ -100,27 +106,4 @@ func gone(old, now []dataplane.Peer) []dataplane.Peer {
 		}
 	}
 	return out
-}
-
-// SetPath makes addr the path of a peer: where it was proven to be before a
-// restart, or where somebody chose to send. The session goes on. A packet of the
-// peer that authenticates from elsewhere moves the path again. Unknown peers,
-// and addresses that nothing can be sent to, are ignored.
-func (d *Device) SetPath(k key.Public, addr netip.AddrPort) {
-	if p := d.table.get(k); p != nil {
-		d.setPath(p, addr)
-	}
-}
-
-func (d *Device) setPath(p *peer, addr netip.AddrPort) {
-	addr = unmap(addr)
-	if !addr.IsValid() || addr.Port() == 0 || addr.Addr().IsUnspecified() {
-		return
-	}
-	if w := p.path.Load(); w != nil && w.addr == addr {
-		return // keep what is known of it
-	}
-	if d.table.setPath(p, newPath(addr, netip.Addr{}, 0), nil) {
-		d.bind.release(p)
-	}
 }

@@ -95,11 +95,11 @@ func (b *bind) resendLoop(ctx context.Context) {
 		case now := <-tick.C:
 			for _, p := range b.table.all() {
 				w := p.path.Load()
-				if w == nil {
+				if w == nil || !w.ready() {
 					continue
 				}
 				if msg := p.overdue(now); msg != nil {
-					b.write([][]byte{msg}, w.addr, w.local)
+					b.write([][]byte{msg}, &w.way)
 				}
 			}
 		}

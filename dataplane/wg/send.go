@@ -1,7 +1,7 @@
 package wg
 
 import (
-	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
@@ -40,15 +40,16 @@ func (b *bind) sendPeer(bufs [][]byte, p *peer) error {
 		b.table.note(p, index(msg, offSender))
 		p.initiated.Store(true)
 		p.initiations.Add(1)
+		b.want(p, b.gate.now())
 	case KindResponse:
 		b.table.note(p, index(msg, offSender))
 	}
 	w := p.path.Load()
-	if w != nil {
+	if w != nil && w.ready() {
 		if kind == KindInitiation {
 			p.await(msg, time.Now())
 		}
-		b.write(bufs, w.addr, w.local)
+		b.write(bufs, &w.way)
 		return nil
 	}
 	if kind == KindInitiation {
@@ -65,12 +66,20 @@ func (b *bind) sendSource(bufs [][]byte, s *source) error {
 	msg := bufs[0]
 	kind := Classify(msg)
 	if kind == KindCookieReply {
-		b.write(bufs, s.addr, s.local)
+		b.write(bufs, &s.way)
 		return nil
 	}
 	p := s.peer.Load()
+	if kind == KindResponse && p != nil && !p.mac1.check(msg) {
+		// The initiation was not of the peer that the way names.
+		if !s.direct() {
+			b.drops.add(dropOrigin, len(bufs))
+			return nil
+		}
+		p = nil
+	}
 	if p == nil {
-		if p = b.table.identify(msg, s.addr); p != nil {
+		if p = b.table.identify(msg, s.spot()); p != nil {
 			s.peer.Store(p)
 		}
 	}
@@ -78,28 +87,55 @@ func (b *bind) sendSource(bufs [][]byte, s *source) error {
 		if kind == KindInitiation || kind == KindResponse {
 			b.table.note(nil, index(msg, offSender))
 		}
-		b.write(bufs, s.addr, s.local)
+		b.write(bufs, &s.way)
 		return nil
 	}
-	if !s.used.Swap(true) {
+	if !s.used.Swap(true) || s.tell.Load() {
 		b.prove(p, s)
 	}
-	if kind == KindResponse { // answers what came from s
+	if kind == KindResponse { // answers what came from s, pinned or not
 		b.table.note(p, index(msg, offSender))
 		p.overtaken()
-		b.write(bufs, s.addr, s.local)
+		b.write(bufs, &s.way)
 		return nil
 	}
 	return b.sendPeer(bufs, p)
 }
 
-// prove moves p's path to s, unless another was chosen since s came in.
+// prove moves p's path to s, unless another was chosen since s came in or the
+// path is pinned: then somebody else decides.
 func (b *bind) prove(p *peer, s *source) {
-	var from **path
+	tell := s.tell.Swap(false)
+	w := p.path.Load()
+	if w != nil && w.pinned {
+		if tell && b.proven != nil && !w.took(&s.way) {
+			if due(&p.told, b.gate.now()) {
+				b.proven(p.key, s.public())
+			}
+		}
+		return
+	}
+	from := &w
 	if s.named {
 		from = &s.base
 	}
-	b.table.setPath(p, newPath(s.addr, s.local, s.at), from)
+	if b.table.setPath(p, newPath(s.way, false, s.at), from) {
+		b.released(p)
+	}
+}
+
+// want tells Config.Wanted of p, unless that was lately; now is the gate's.
+func (b *bind) want(p *peer, now time.Duration) {
+	if b.wanted != nil && due(&p.wanted, now) {
+		b.wanted(p.key)
+	}
+}
+
+// due reports whether last, zero meaning never, is tellEvery ago, and makes it
+// now if so.
+func due(last *atomic.Int64, now time.Duration) bool {
+	was := last.Load()
+	return (was == 0 || int64(now)-was >= int64(tellEvery)) && last.CompareAndSwap(was, max(1, int64(now)))
 }
 
 // countData counts the messages that carry a packet: not keepalives.
@@ -123,19 +159,31 @@ func (b *bind) keep(p *peer, msg []byte) {
 	p.kept.n = copy(p.kept.msg[:], msg)
 	p.mu.Unlock()
 	// The path may have come between the look and the lock.
-	if p.path.Load() != nil {
+	if w := p.path.Load(); w != nil && w.ready() {
 		b.release(p)
 	}
 }
 
-// release sends what keep holds, if it is not too old.
+// released sends what keep holds for p, and for the peers behind p: p has a path
+// now.
+func (b *bind) released(p *peer) {
+	b.release(p)
+	for _, q := range b.table.behind(p) {
+		b.release(q)
+	}
+}
+
+// release sends what keep holds, if it is not too old and there is a path.
 func (b *bind) release(p *peer) {
+	w := p.path.Load()
+	if w == nil || !w.ready() {
+		return
+	}
 	p.mu.Lock()
 	k := p.kept
 	p.kept.n = 0
 	p.mu.Unlock()
-	w := p.path.Load()
-	if k.n == 0 || w == nil {
+	if k.n == 0 {
 		return
 	}
 	if time.Since(k.at) > keepHandshake {
@@ -143,31 +191,95 @@ func (b *bind) release(p *peer) {
 		return
 	}
 	p.await(k.msg[:k.n], time.Now())
-	b.write([][]byte{k.msg[:k.n]}, w.addr, w.local)
+	b.write([][]byte{k.msg[:k.n]}, &w.way)
 }
 
-// write sends datagrams to one address from one of ours.
-func (b *bind) write(bufs [][]byte, to netip.AddrPort, local netip.Addr) {
-	s := b.socks.Load()
-	var c *udpbatch.Conn
-	switch {
-	case s == nil:
-	case to.Addr().Is4():
-		c = s.v4
-	default:
-		c = s.v6
+// scratch is the memory of one write.
+type scratch struct {
+	msgs   []udpbatch.Message
+	header [relayHeader]byte
+	frames [][]byte // for a stream, which takes no header apart
+	memory []byte   // that frames lie in
+}
+
+// write sends datagrams one way.
+func (b *bind) write(bufs [][]byte, w *way) {
+	x := b.writes.Get().(*scratch)
+	defer b.writes.Put(x)
+	var header []byte
+	if w.via != nil {
+		header = x.header[:]
+		putLabel(header, w.label)
+		hub := w.via.path.Load()
+		if hub == nil || hub.via != nil {
+			b.drops.add(dropNoPath, len(bufs))
+			return
+		}
+		w = &hub.way
 	}
-	if c == nil {
-		b.drops.add(dropNoFamily, len(bufs))
+	if w.stream != nil {
+		if header != nil {
+			bufs = x.frame(header, bufs)
+		}
+		if sent := w.stream.Send(bufs); sent < len(bufs) {
+			b.drops.add(dropStream, len(bufs)-sent)
+		}
 		return
 	}
-	scratch := b.writes.Get().(*[]udpbatch.Message)
-	msgs := (*scratch)[:0]
-	for _, m := range bufs {
-		msgs = append(msgs, udpbatch.Message{To: to, Local: local, Payload: m})
+	c := b.conn(w)
+	if c == nil {
+		b.drops.add(noSocket(w), len(bufs))
+		return
 	}
-	c.Write(msgs)
-	clear(msgs)
-	*scratch = msgs
-	b.writes.Put(scratch)
+	x.msgs = x.msgs[:0]
+	for _, m := range bufs {
+		x.msgs = append(x.msgs, udpbatch.Message{To: w.to, Local: w.local, Header: header, Payload: m})
+	}
+	c.Write(x.msgs)
+	clear(x.msgs)
+}
+
+// frame joins the header to each datagram.
+func (x *scratch) frame(header []byte, bufs [][]byte) [][]byte {
+	x.frames, x.memory = x.frames[:0], x.memory[:0]
+	size := 0
+	for _, m := range bufs {
+		size += len(header) + len(m)
+	}
+	if cap(x.memory) < size {
+		x.memory = make([]byte, 0, size)
+	}
+	for _, m := range bufs {
+		at := len(x.memory)
+		x.memory = append(append(x.memory, header...), m...)
+		x.frames = append(x.frames, x.memory[at:])
+	}
+	return x.frames
+}
+
+// conn returns the socket of a direct way; nil when there is none.
+func (b *bind) conn(w *way) *udpbatch.Conn {
+	if w.socket != 0 {
+		if e := (*b.extras.open.Load())[w.socket]; e != nil {
+			return e.sock
+		}
+		return nil
+	}
+	s := b.socks.Load()
+	switch {
+	case s == nil:
+		return nil
+	case w.to.Addr().Is4():
+		return s.v4
+	default:
+		return s.v6
+	}
+}
+
+// noSocket is why conn found none.
+func noSocket(w *way) drop {
+	if w.socket != 0 {
+		return dropSocket
+	}
+	return dropNoFamily
 }

@@ -78,9 +78,9 @@ func (s *stats) set(name string, value []byte) {
 // seen is what earlier calls of Status found out about a peer.
 type seen struct {
 	rx       uint64
-	received int64          // LastReceive in Unix nanoseconds
-	proven   int64          // Proven in Unix nanoseconds
-	at       netip.AddrPort // the endpoint that proven is about
+	received int64 // LastReceive in Unix nanoseconds
+	proven   int64 // Proven in Unix nanoseconds
+	at       way   // the way that proven is about
 }
 
 // Status returns a snapshot of every peer, sorted by key. LastReceive and
@@ -114,23 +114,29 @@ func (d *Device) Status() []dataplane.PeerStatus {
 // status merges wireguard-go's figures with the bind's. was is the path before
 // the figures were taken.
 func (p *peer) status(s stats, was *path) dataplane.PeerStatus {
-	if s.endpoint.Port() != 0 && (was == nil || was.addr != s.endpoint) {
+	if s.endpoint.Port() != 0 && (was == nil || !was.pinned && was.direct() && was.to != s.endpoint) {
 		// The device has authenticated a packet from there, and has not sent
 		// since: otherwise the bind would know.
-		p.table.setPath(p, newPath(s.endpoint, netip.Addr{}, p.heard.Load()), &was)
+		p.table.setPath(p, newPath(p.came(s.endpoint), false, p.heard.Load()), &was)
 	}
 	w := p.path.Load()
 	if s.rx > p.seen.rx {
 		p.seen.rx = s.rx
 		p.seen.received = p.heard.Load()
 		if w != nil && w.heard.Load() != 0 {
-			p.seen.proven, p.seen.at = w.heard.Load(), w.addr
+			p.seen.proven, p.seen.at = w.heard.Load(), w.way
 		}
 	}
 	out := dataplane.PeerStatus{PublicKey: p.key, RxBytes: s.rx, TxBytes: s.tx, Starved: p.starved.Load()}
 	if w != nil {
-		out.Endpoint = w.addr
-		if p.seen.at == w.addr {
+		out.Endpoint = w.to
+		out.Stream = w.stream != nil
+		if w.via != nil {
+			out.Via = w.via.key
+			hub := w.via.path.Load()
+			out.Stream = hub != nil && hub.stream != nil
+		}
+		if p.seen.at.same(&w.way) {
 			out.Proven = unixTime(p.seen.proven)
 		}
 	}
@@ -139,6 +145,14 @@ func (p *peer) status(s stats, was *path) dataplane.PeerStatus {
 		out.LastHandshake = time.Unix(s.sec, s.nsec)
 	}
 	return out
+}
+
+// came returns the way by which p was last heard from addr.
+func (p *peer) came(addr netip.AddrPort) way {
+	if s := p.spare.Load(); s != nil && s.direct() && s.to == addr {
+		return way{to: addr, socket: s.socket}
+	}
+	return way{to: addr}
 }
 
 func unixTime(ns int64) time.Time {

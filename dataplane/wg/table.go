@@ -30,7 +30,7 @@ type table struct {
 	mu      sync.RWMutex
 	byKey   map[key.Public]*peer
 	byIndex map[uint32]*peer // nil value: a session of an unknown peer
-	byPath  map[netip.AddrPort]*peer
+	byPath  map[spot]*peer   // direct paths
 	// strangers holds the indices of peers that only the user API knows.
 	strangers ring
 }
@@ -39,7 +39,7 @@ func newTable() *table {
 	return &table{
 		byKey:   make(map[key.Public]*peer),
 		byIndex: make(map[uint32]*peer),
-		byPath:  make(map[netip.AddrPort]*peer),
+		byPath:  make(map[spot]*peer),
 	}
 }
 
@@ -122,11 +122,11 @@ func (t *table) session(i uint32) (p *peer, ok bool) {
 	return p, ok
 }
 
-// at returns the peer whose path is addr, if any.
-func (t *table) at(addr netip.AddrPort) *peer {
+// at returns the peer whose path is direct and leads to s, if any.
+func (t *table) at(s spot) *peer {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.byPath[addr]
+	return t.byPath[s]
 }
 
 // setPath makes w the path of p; nil takes the path away. When from is given
@@ -140,17 +140,30 @@ func (t *table) setPath(p *peer, w *path, from **path) bool {
 	t.dropPathLocked(p)
 	p.path.Store(w)
 	p.spare.Store(nil)
-	if w != nil {
-		t.byPath[w.addr] = p
+	if w != nil && w.direct() {
+		t.byPath[w.spot()] = p
 	}
 	t.gen.Add(1)
 	return true
 }
 
 func (t *table) dropPathLocked(p *peer) {
-	if w := p.path.Load(); w != nil && t.byPath[w.addr] == p {
-		delete(t.byPath, w.addr)
+	if w := p.path.Load(); w != nil && w.direct() && t.byPath[w.spot()] == p {
+		delete(t.byPath, w.spot())
 	}
+}
+
+// behind returns the peers that p relays to.
+func (t *table) behind(p *peer) []*peer {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var out []*peer
+	for _, q := range t.byKey {
+		if w := q.path.Load(); w != nil && w.via == p {
+			out = append(out, q)
+		}
+	}
+	return out
 }
 
 // clearLocal lets the kernel choose our address for p's path.
@@ -159,13 +172,15 @@ func (t *table) clearLocal(p *peer) {
 	if old == nil || !old.local.IsValid() {
 		return
 	}
-	t.setPath(p, newPath(old.addr, netip.Addr{}, old.heard.Load()), &old)
+	w := old.way
+	w.local = netip.Addr{}
+	t.setPath(p, newPath(w, old.pinned, old.heard.Load()), &old)
 }
 
 // identify says to which peer a message of ours goes that is sent to a source
 // nobody could name yet: by the mac1 of a handshake message, by the receiver
 // index of a data message. It is rare, so it may look at every peer.
-func (t *table) identify(msg []byte, hint netip.AddrPort) *peer {
+func (t *table) identify(msg []byte, hint spot) *peer {
 	kind := Classify(msg)
 	is := func(p *peer) bool {
 		switch kind {

@@ -16,26 +16,26 @@ func TestTablePath(t *testing.T) {
 	if tb.add(key.Public{1}) != p {
 		t.Fatal("a second add makes another peer")
 	}
-	first := newPath(addr("192.0.2.1:1"), netip.Addr{}, 0)
+	first := directPath(addr("192.0.2.1:1"), netip.Addr{}, 0)
 	tb.setPath(p, first, nil)
-	if tb.at(first.addr) != p {
+	if tb.at(first.spot()) != p {
 		t.Fatal("peer not found by its path")
 	}
-	second := newPath(addr("192.0.2.2:2"), netip.Addr{}, 0)
-	if tb.setPath(p, newPath(addr("192.0.2.3:3"), netip.Addr{}, 0), &second) {
+	second := directPath(addr("192.0.2.2:2"), netip.Addr{}, 0)
+	if tb.setPath(p, directPath(addr("192.0.2.3:3"), netip.Addr{}, 0), &second) {
 		t.Error("a path was replaced that is not there")
 	}
-	if !tb.setPath(p, second, &first) || tb.at(first.addr) != nil || tb.at(second.addr) != p {
+	if !tb.setPath(p, second, &first) || tb.at(first.spot()) != nil || tb.at(second.spot()) != p {
 		t.Error("path did not move")
 	}
 	// Two peers at one address: the later one counts, and leaves alone.
-	tb.setPath(q, newPath(second.addr, netip.Addr{}, 0), nil)
+	tb.setPath(q, directPath(second.to, netip.Addr{}, 0), nil)
 	tb.setPath(p, first, nil)
-	if tb.at(second.addr) != q {
+	if tb.at(second.spot()) != q {
 		t.Error("leaving an address took it from the peer that shares it")
 	}
 	tb.remove(p)
-	if tb.at(first.addr) != nil || tb.get(p.key) != nil || p.path.Load() != nil {
+	if tb.at(first.spot()) != nil || tb.get(p.key) != nil || p.path.Load() != nil {
 		t.Error("a removed peer is still found")
 	}
 	if tb.setPath(p, first, nil) {
@@ -82,14 +82,15 @@ func TestTableIndices(t *testing.T) {
 // over that packet's source.
 func TestSourceAfterChoice(t *testing.T) {
 	tb := newTable()
-	b := &bind{table: tb}
+	b := newTestBind()
+	b.table = tb
 	p := tb.add(key.Public{1})
-	tb.setPath(p, newPath(addr("192.0.2.1:1"), netip.Addr{}, 0), nil)
-	s := newSource(addr("192.0.2.9:9"), netip.Addr{}, 1, p)
+	tb.setPath(p, directPath(addr("192.0.2.1:1"), netip.Addr{}, 0), nil)
+	s := directSource(addr("192.0.2.9:9"), netip.Addr{}, 1, p)
 	if got := s.DstToString(); got != "192.0.2.9:9" {
 		t.Errorf("DstToString = %s", got)
 	}
-	chosen := newPath(addr("192.0.2.2:2"), netip.Addr{}, 0)
+	chosen := directPath(addr("192.0.2.2:2"), netip.Addr{}, 0)
 	tb.setPath(p, chosen, nil)
 	b.prove(p, s)
 	if p.path.Load() != chosen {
@@ -98,13 +99,13 @@ func TestSourceAfterChoice(t *testing.T) {
 	if got := s.DstToString(); got != "192.0.2.2:2" {
 		t.Errorf("DstToString = %s", got)
 	}
-	fresh := newSource(addr("192.0.2.9:9"), netip.MustParseAddr("192.0.2.100"), 2, p)
+	fresh := directSource(addr("192.0.2.9:9"), netip.MustParseAddr("192.0.2.100"), 2, p)
 	b.prove(p, fresh)
-	if w := p.path.Load(); w.addr != fresh.addr || w.local != fresh.local || w.heard.Load() != 2 {
-		t.Errorf("path is %v", w.addr)
+	if w := p.path.Load(); w.to != fresh.to || w.local != fresh.local || w.heard.Load() != 2 {
+		t.Errorf("path is %v", w.to)
 	}
 	p.ClearSrc()
-	if w := p.path.Load(); w.addr != fresh.addr || w.local.IsValid() || w.heard.Load() != 2 {
+	if w := p.path.Load(); w.to != fresh.to || w.local.IsValid() || w.heard.Load() != 2 {
 		t.Error("ClearSrc keeps the local address, or loses the path")
 	}
 }
@@ -112,7 +113,7 @@ func TestSourceAfterChoice(t *testing.T) {
 // TestSourceCountsOnce: wireguard-go keeps a source for as long as the peer
 // does not move; only the first message to it moves the path.
 func TestSourceCountsOnce(t *testing.T) {
-	b := &bind{table: newTable(), drops: new(drops), gate: newGate()}
+	b := newTestBind()
 	p := b.table.add(key.Public{1})
 	p.remote.Store(7)
 	s, err := b.ParseEndpoint("192.0.2.9:9") // as from `wg set`
@@ -120,7 +121,7 @@ func TestSourceCountsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	data := [][]byte{message(sizeKeepalive, 4, 0, 0, 0, 7)}
-	chosen := newPath(addr("192.0.2.2:2"), netip.Addr{}, 0)
+	chosen := directPath(addr("192.0.2.2:2"), netip.Addr{}, 0)
 	for i, want := range []string{"192.0.2.9:9", "192.0.2.2:2", "192.0.2.2:2"} {
 		if err := b.Send(data, s); err != nil {
 			t.Fatal(err)

@@ -246,3 +246,15 @@ func TestPair(t *testing.T) {
 		})
 	}
 }
+
+func directPath(to netip.AddrPort, local netip.Addr, heard int64) *path {
+	return newPath(way{to: to, local: local}, false, heard)
+}
+
+func directSource(from netip.AddrPort, local netip.Addr, at int64, p *peer) *source {
+	return newSource(way{to: from, local: local}, at, p)
+}
+
+func newTestBind() *bind {
+	return newBind(slog.New(slog.DiscardHandler), newTable(), new(drops), &Config{})
+}
