@@ -4,6 +4,7 @@ package lab
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -99,4 +100,19 @@ func (s *Status) Problem(text string) bool {
 		}
 	}
 	return false
+}
+
+// OnPath makes a function for Agent.WaitStatus: the path to the node is of one of
+// the kinds.
+func OnPath(node string, kinds ...string) func(*Status) error {
+	return func(s *Status) error {
+		p := s.Peer(node)
+		if p == nil {
+			return fmt.Errorf("no peer %s", node)
+		}
+		if !slices.Contains(kinds, p.Path.Kind) {
+			return fmt.Errorf("the path to %s is %s via %v, not %v: %s", node, p.Path.Kind, p.Path.Via, kinds, p.Path.Why)
+		}
+		return nil
+	}
 }
