@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -26,6 +27,7 @@ type Book struct {
 	allowed  func(asking, peer key.Public) bool
 
 	sessions map[key.Public]Session
+	hubs     []Session                       // of sessions
 	links    map[[2]key.Public]time.Duration // hub, peer
 
 	askers   map[key.Public]*asker
@@ -33,10 +35,12 @@ type Book struct {
 	at       map[key.Public]map[*circuit]bool // by neighbour
 	own      map[uint64]*circuit              // labels that we gave
 
-	asked    map[key.Public][]Ask // by peer: what we want ourselves
-	told     map[key.Public]*told // by hub
-	terminal map[uint64]terminal  // labels for us
+	asked    map[key.Public][]Ask   // by peer: what we want ourselves
+	told     map[key.Public]*told   // by hub
+	terminal map[uint64]terminal    // labels for us
+	relays   map[key.Public][]Relay // by peer; nil: to be built
 
+	round    uint64 // counts the messages to Wanted
 	changed  map[key.Public]bool
 	version  uint64
 	forwards map[uint64]Forward // nil: to be built
@@ -98,12 +102,6 @@ func (b *Book) SetAllowed(now time.Time, f func(asking, peer key.Public) bool) {
 			b.remove(c)
 		}
 	}
-	for label, t := range b.terminal {
-		if !b.either(b.self, t.peer) {
-			delete(b.terminal, label)
-			b.dirty()
-		}
-	}
 	b.retell()
 	b.rerouteAll(now)
 }
@@ -120,42 +118,75 @@ func (b *Book) SetSessions(now time.Time, list []Session) {
 			next[s.Peer] = s
 		}
 	}
+	news := len(next) != len(b.sessions)
 	for k, old := range b.sessions {
 		s, ok := next[k]
 		if !ok || old.Hub && !s.Hub {
-			b.Gone(now, k)
+			b.end(k)
 		}
+		news = news || old.Hub != s.Hub || moved(micros(old.Cost), micros(s.Cost))
 	}
-	b.sessions = next
+	b.setSessions(next)
 	for _, c := range b.circuits {
 		b.price(c)
 	}
 	b.retell()
-	b.rerouteAll(now)
+	if news {
+		b.rerouteAll(now)
+	}
+}
+
+func (b *Book) setSessions(m map[key.Public]Session) {
+	b.sessions = m
+	b.hubs = nil
+	for _, s := range m {
+		if s.Hub {
+			b.hubs = append(b.hubs, s)
+		}
+	}
+	b.relays = nil
 }
 
 // SetLinks says what the other hubs reach.
 func (b *Book) SetLinks(now time.Time, list []Link) {
-	clear(b.links)
+	next := make(map[[2]key.Public]time.Duration, len(list))
+	news := false
 	for _, l := range list {
-		b.links[[2]key.Public{l.Hub, l.To}] = max(l.Cost, 0)
+		ends := [2]key.Public{l.Hub, l.To}
+		old, ok := b.links[ends]
+		next[ends] = max(l.Cost, 0)
+		news = news || !ok || moved(micros(old), micros(l.Cost))
 	}
+	news = news || len(next) != len(b.links)
+	b.links = next
+	if news {
+		b.rerouteAll(now)
+	}
+}
+
+// Gone ends everything that needs the session with k, at once. What k wants is
+// kept for its time, and served again when the session is back; what k told is
+// not: tell it again then.
+func (b *Book) Gone(now time.Time, k key.Public) {
+	next := maps.Clone(b.sessions)
+	delete(next, k)
+	b.setSessions(next)
+	b.end(k)
 	b.rerouteAll(now)
 }
 
-// Gone ends everything that needs the session with k, at once.
-func (b *Book) Gone(now time.Time, k key.Public) {
-	delete(b.sessions, k)
-	delete(b.askers, k)
+func (b *Book) end(k key.Public) {
 	for _, c := range b.of(k) {
 		b.remove(c)
 	}
 	b.forget(k)
-	b.rerouteAll(now)
 }
 
 // Ask says where we want peer ourselves; at none ends it.
 func (b *Book) Ask(peer key.Public, at []Ask) {
+	if slices.Equal(b.asked[peer], at) {
+		return
+	}
 	for _, a := range slices.Concat(b.asked[peer], at) {
 		b.changed[a.Hub] = true
 	}
@@ -169,12 +200,8 @@ func (b *Book) Ask(peer key.Public, at []Ask) {
 // Changed returns the peers for which Tell has something else to say than when
 // Changed was last called, in the order of their keys.
 func (b *Book) Changed() []key.Public {
-	out := make([]key.Public, 0, len(b.changed))
-	for k := range b.changed {
-		out = append(out, k)
-	}
+	out := sorted(b.changed)
 	clear(b.changed)
-	slices.SortFunc(out, compareKeys)
 	return out
 }
 

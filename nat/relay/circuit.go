@@ -19,6 +19,9 @@ type circuit struct {
 
 	nearUntil, farUntil time.Time // when what either side asked for lapses
 
+	asking bool   // near's last message asks for it, so we ask via
+	round  uint64 // of the message that asked last
+
 	outCost           time.Duration // what via said of its cost to far
 	nearCost, farCost uint32        // as told to near, and to far or via, in µs
 }
@@ -59,14 +62,22 @@ func (b *Book) touch(k circuitKey, asking key.Public, until time.Time) {
 		}
 	}
 	if asking == c.near {
-		if c.nearUntil.IsZero() && !c.via.IsZero() {
-			b.changed[c.via] = true // we ask it now
-		}
+		b.ask(c, true)
 		c.nearUntil = until
+		c.round = b.round
 	} else {
 		c.farUntil = until
 	}
 	b.lapse(until)
+}
+
+// ask says whether we ask via for c. Ending that with the wish, not with its
+// lapse, lets both hubs forget c at about the same time.
+func (b *Book) ask(c *circuit, on bool) {
+	if c.asking != on && !c.via.IsZero() {
+		c.asking = on
+		b.changed[c.via] = true
+	}
 }
 
 func (b *Book) open(k circuitKey) *circuit {
@@ -129,7 +140,7 @@ func (b *Book) mark(c *circuit) {
 func (b *Book) expire(now time.Time, c *circuit) {
 	if !c.nearUntil.IsZero() && !now.Before(c.nearUntil) {
 		c.nearUntil = time.Time{}
-		b.changed[c.onward()] = true // we no longer ask it
+		b.ask(c, false)
 	}
 	if !c.farUntil.IsZero() && !now.Before(c.farUntil) {
 		c.farUntil = time.Time{}

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,8 +21,9 @@ type terminal struct{ hub, peer key.Public }
 
 // Told takes the labels that a hub gave us, all of them, as its last message
 // said: call it for repetitions too, and with none when the message is too old.
+// They count while there is a session with that hub.
 func (b *Book) Told(now time.Time, hub key.Public, labels []Label) {
-	if s, ok := b.sessions[hub]; !ok || !s.Hub {
+	if s, ok := b.sessions[hub]; ok && !s.Hub || b.told[hub] == nil && len(b.told) >= maxHubs {
 		b.counters[notHub] += uint64(len(labels))
 		b.forget(hub)
 		return
@@ -29,6 +31,10 @@ func (b *Book) Told(now time.Time, hub key.Public, labels []Label) {
 	if len(labels) > MaxLabels {
 		b.counters[tooMany] += uint64(len(labels) - MaxLabels)
 		labels = labels[:MaxLabels]
+	}
+	if len(labels) == 0 {
+		b.forget(hub)
+		return
 	}
 	t := &told{
 		until: now.Add(Lapse),
@@ -48,9 +54,19 @@ func (b *Book) Told(now time.Time, hub key.Public, labels []Label) {
 	}
 	b.told[hub] = t
 	b.lapse(t.until)
-	b.retell()
+	b.counters[collision] += b.retell()
+	b.outputs(hub)
+}
+
+// outputs gives the circuits via hub the labels that it told.
+func (b *Book) outputs(hub key.Public) {
+	t := b.told[hub]
 	for _, c := range b.of(hub) {
-		if c.via == hub {
+		switch {
+		case c.via != hub:
+		case t == nil:
+			b.output(c, Label{})
+		default:
 			b.output(c, t.out[[2]key.Public{c.far, c.near}])
 		}
 	}
@@ -85,67 +101,66 @@ func (b *Book) forget(hub key.Public) {
 	}
 	delete(b.told, hub)
 	b.retell()
-	for _, c := range b.of(hub) {
-		if c.via == hub {
-			b.output(c, Label{})
-		}
-	}
+	b.outputs(hub)
 }
 
-// retell makes the labels for us anew from what was told. A label that is taken
-// stays with who has it: another hub cannot take it over.
-func (b *Book) retell() {
+// retell makes the labels for us anew from what was told, and returns how many
+// are taken: a label stays with who has it, another hub cannot take it over.
+func (b *Book) retell() (collisions uint64) {
+	b.relays = nil
 	for label, t := range b.terminal {
 		h := b.told[t.hub]
-		if h == nil || h.ours[label].Peer != t.peer || !b.either(b.self, t.peer) {
+		if h == nil || h.ours[label].Peer != t.peer || !b.usable(t) {
 			delete(b.terminal, label)
 			b.dirty()
 		}
 	}
-	for _, hub := range b.hubs() {
+	for _, hub := range sorted(b.told) {
 		for label, l := range b.told[hub].ours {
-			if !b.either(b.self, l.Peer) {
+			t := terminal{hub, l.Peer}
+			if !b.usable(t) {
 				continue
 			}
 			has, taken := b.terminal[label]
 			switch {
 			case taken && has.hub == hub:
 			case taken || b.own[label] != nil:
-				b.counters[collision]++
+				collisions++
 			default:
-				b.terminal[label] = terminal{hub, l.Peer}
+				b.terminal[label] = t
 				b.dirty()
 			}
 		}
 	}
+	return collisions
 }
 
-func (b *Book) hubs() []key.Public {
-	out := make([]key.Public, 0, len(b.told))
-	for k := range b.told {
-		out = append(out, k)
-	}
-	slices.SortFunc(out, compareKeys)
-	return out
+func (b *Book) usable(t terminal) bool { return b.sessions[t.hub].Hub && b.either(b.self, t.peer) }
+
+func sorted[V any](m map[key.Public]V) []key.Public {
+	return slices.SortedFunc(maps.Keys(m), compareKeys)
 }
 
-// Relays returns the ways to peer that we were given, cheapest first. Their Via
-// must not be changed.
+// Relays returns the ways to peer that we were given, cheapest first. They must
+// not be changed.
 func (b *Book) Relays(peer key.Public) []Relay {
-	var out []Relay
-	for hub, t := range b.told {
-		for label, l := range t.ours {
-			if b.terminal[label] == (terminal{hub, peer}) {
-				cost := b.sessions[hub].Cost + time.Duration(l.CostMicros)*time.Microsecond
-				out = append(out, Relay{hub, label, l.Via, cost})
-			}
+	if b.relays == nil {
+		b.relays = make(map[key.Public][]Relay)
+		for label, t := range b.terminal {
+			l := b.told[t.hub].ours[label]
+			cost := b.sessions[t.hub].Cost + time.Duration(l.CostMicros)*time.Microsecond
+			b.relays[t.peer] = append(b.relays[t.peer], Relay{t.hub, label, l.Via, cost})
+		}
+		for _, list := range b.relays {
+			slices.SortFunc(list, Relay.compare)
 		}
 	}
-	slices.SortFunc(out, func(x, y Relay) int {
-		return cmp.Or(cmp.Compare(x.Cost, y.Cost), cmp.Compare(len(x.Via), len(y.Via)),
-			compareKeys(x.Hub, y.Hub), cmp.Compare(x.Label, y.Label))
-	})
-	return out
+	return b.relays[peer]
+}
+
+func (r Relay) compare(o Relay) int {
+	return cmp.Or(cmp.Compare(r.Cost, o.Cost), cmp.Compare(len(r.Via), len(o.Via)),
+		compareKeys(r.Hub, o.Hub), cmp.Compare(r.Label, o.Label))
 }
 
 // Tell returns what to say to k: what we want from it, and the labels that we
@@ -162,7 +177,7 @@ func (b *Book) Tell(k key.Public) ([]Want, []Label) {
 		}
 	}
 	for c := range b.at[k] {
-		if c.via == k && !c.nearUntil.IsZero() {
+		if c.via == k && c.asking {
 			wants = append(wants, Want{Peer: c.far, Origin: c.near})
 		}
 		if l, ok := c.tell(k); ok {

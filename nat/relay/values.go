@@ -21,6 +21,8 @@ const (
 	// maxTry is how many other hubs are asked for the same pair until one gave
 	// a label.
 	maxTry = 4
+	// maxHubs is how many hubs may tell us labels.
+	maxHubs = 1024
 	// maxVia is the number of further hubs in a told label.
 	maxVia = 4
 )

@@ -49,13 +49,19 @@ func (b *Book) Wanted(now time.Time, from key.Public, fromIsHub bool, list []Wan
 		}
 		a.wants = append(a.wants, x)
 	}
+	b.round++
 	if len(a.wants) == 0 {
 		delete(b.askers, from)
-		return
+	} else {
+		b.askers[from] = a
+		b.lapse(a.until)
+		b.reroute(from, a)
 	}
-	b.askers[from] = a
-	b.lapse(a.until)
-	b.reroute(from, a)
+	for c := range b.at[from] {
+		if c.near == from && c.round != b.round {
+			b.ask(c, false)
+		}
+	}
 }
 
 func (b *Book) valid(from key.Public, hub bool, w Want) bool {
@@ -69,9 +75,10 @@ func (b *Book) valid(from key.Public, hub bool, w Want) bool {
 	case w.Peer.IsZero(), w.Peer == b.self, w.Peer == from, w.Peer == origin,
 		origin == b.self, w.Next == from, w.Origin == from:
 		b.counters[badWant]++
-	case !b.allowed(origin, w.Peer):
-		b.counters[notAllowed]++
 	default:
+		if !b.allowed(origin, w.Peer) { // kept: our plan may be the older one
+			b.counters[notAllowed]++
+		}
 		return true
 	}
 	return false
@@ -143,8 +150,9 @@ func (b *Book) choose(from key.Public, hub bool, w *want) []key.Public {
 			break
 		}
 	}
-	if len(out) > 0 {
-		w.via, w.chosen = out[len(out)-1], true
+	w.chosen = false
+	if n := len(out); n > 0 && options[n-1].ready {
+		w.via, w.chosen = out[n-1], true
 	}
 	return out
 }
@@ -170,8 +178,9 @@ func (b *Book) options(from key.Public, w *want) []option {
 	if s, ok := b.sessions[w.Peer]; ok {
 		out = append(out, option{score: favour(key.Public{}, s.Cost), known: true, ready: true})
 	}
-	for k, s := range b.sessions {
-		if !s.Hub || k == w.Peer || k == from {
+	for _, s := range b.hubs {
+		k := s.Peer
+		if k == w.Peer || k == from {
 			continue
 		}
 		o := option{via: k, score: s.Cost}
