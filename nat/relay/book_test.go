@@ -173,6 +173,14 @@ func TestNoThirdRelay(t *testing.T) {
 	w.session(h1, h3, 100*ms)
 	w.settle()
 	w.connected(ea, eb, h1, h3)
+
+	// A hub that wants for itself knows all hubs: the next one is the last.
+	w.session(h1, h3, 0)
+	w.books[h1].Ask(eb, []Ask{{Hub: h2}})
+	w.settle()
+	if r := w.books[h1].Relays(eb); len(r) != 0 {
+		t.Errorf("a hub went on to another for a hub: %v", r)
+	}
 }
 
 func TestTheHubChooses(t *testing.T) {
