@@ -69,7 +69,8 @@ func (d *Device) OpenSockets(n int, v6 bool) ([]Socket, error) {
 		x.last++
 		made = append(made, &extra{reader: reader{b: d.bind}, id: x.last, sock: c})
 	}
-	next := maps.Clone(*x.open.Load())
+	next := make(extraMap)
+	maps.Copy(next, *x.open.Load())
 	ids := make([]Socket, 0, n)
 	for _, e := range made {
 		next[e.id] = e

@@ -12,8 +12,8 @@ const (
 	// fairWindow is how long a pair's use counts against it.
 	fairWindow = 10 * time.Millisecond
 	// fairCalm is how many windows without loss end the limit; each one raises
-	// it by an eighth before.
-	fairCalm = 16
+	// it by a 64th before: so it meets the next loss first while the flood lasts.
+	fairCalm = 32
 	// fairFloor is what a pair may always pass in a window, in bytes: a handshake
 	// and a few packets.
 	fairFloor = 4096
@@ -36,6 +36,7 @@ type fair struct {
 	mu      sync.Mutex // held by the one that turns the window; guards what follows
 	seen    uint64     // signs at the last turn
 	calm    int        // windows without a sign
+	whole   bool       // the window that ends next was whole
 	carried uint64     // bytes of all pairs at the start of the window
 	pairs   []*relayPair
 	demand  []uint64
@@ -82,8 +83,10 @@ func (f *fair) turn(now int64) {
 	hit := signs != f.seen
 	f.seen = signs
 	f.pairs = f.relays.all(f.pairs)
-	// After a pause the figures are of more than one window.
-	fresh := w != 0 && now-w > 0 && now-w < 2*int64(fairWindow)
+	// The first window began in the middle of a burst, and after a pause the
+	// figures are of more than one.
+	fresh := f.whole && now-w > 0 && now-w < 2*int64(fairWindow)
+	f.whole = w != 0
 	carried, demand := f.measure()
 	f.window.Store(now)
 	switch share := f.share.Load(); {
@@ -94,12 +97,13 @@ func (f *fair) turn(now int64) {
 		f.calm = 0
 	case share > 0 && f.calm < fairCalm:
 		f.calm++
-		f.share.Store(share + share/8 + 1)
+		f.share.Store(share + share/64 + 1)
 	case f.calm < fairCalm:
 		f.calm++
 	default:
 		f.share.Store(0)
 		f.window.Store(0)
+		f.whole = false
 	}
 }
 
