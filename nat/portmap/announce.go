@@ -37,7 +37,7 @@ func (m *machine) announced(now time.Time, a announcement) {
 		return
 	}
 	moved := a.external.IsValid() && a.external != m.have.external.Addr()
-	if !moved && !m.epoch.lost(now, a.proto, a.epoch) {
+	if !moved && !m.epoch.lost(now, a.proto, a.from, a.epoch) {
 		return
 	}
 	if soon := m.soonest(now); m.renewAt.After(soon) {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/huin/goupnp"
 	"github.com/huin/goupnp/dcps/internetgateway2"
@@ -15,21 +17,24 @@ import (
 
 // UPnP error codes, of the device architecture and of WANIPConnection.
 const (
-	igdInvalidAction   = 401
-	igdInvalidArgs     = 402
-	igdActionFailed    = 501
-	igdUnsupported     = 602
-	igdNotAuthorized   = 606
-	igdNoSuchEntry     = 714
-	igdConflict        = 718
-	igdSamePort        = 724
-	igdOnlyPermanent   = 725
-	igdConflictOther   = 729
-	maxServices        = 4 // tried per device
-	maxPorts           = 5 // tried per mapping
-	igdDescription     = "corax"
-	igdProtocol        = "UDP"
-	maxDeviceNameBytes = 64
+	igdInvalidAction = 401
+	igdInvalidArgs   = 402
+	igdActionFailed  = 501
+	igdUnsupported   = 602
+	igdNotAuthorized = 606
+	igdNoSuchEntry   = 714
+	igdConflict      = 718
+	igdSamePort      = 724
+	igdOnlyPermanent = 725
+	igdConflictOther = 729
+)
+
+const (
+	maxServices    = 4  // tried per device
+	maxPorts       = 5  // tried per mapping
+	maxText        = 64 // bytes of a device's text that people see
+	igdDescription = "corax"
+	igdProtocol    = "UDP"
 )
 
 // connection is what the three services have in common.
@@ -55,7 +60,7 @@ var (
 // igd is one connection service of the gateway's UPnP device.
 type igd struct {
 	conn     connection
-	name     string // of the device, for status; cut short
+	name     string // of the device, for status
 	external netip.Addr
 }
 
@@ -78,7 +83,7 @@ func (c *client) findIGD(ctx context.Context, gateway netip.Addr) (*igd, error) 
 	if len(services) == 0 {
 		return nil, fmt.Errorf("%w: the device has no connection service on the router", ErrNotSpoken)
 	}
-	best := &igd{name: cut(root.Device.FriendlyName, maxDeviceNameBytes)}
+	best := &igd{name: clean(root.Device.FriendlyName)}
 	for _, s := range services {
 		for i := range s {
 			s[i].SOAPClient.HTTPClient = h
@@ -169,7 +174,7 @@ func igdError(err error) error {
 		if text == "" {
 			text = f.FaultString
 		}
-		return &RefusedError{UPnP, e.Errorcode, cut(text, maxDeviceNameBytes), 0}
+		return &RefusedError{UPnP, e.Errorcode, clean(text), 0}
 	}
 	return err
 }
@@ -271,9 +276,14 @@ func (c *client) unmapIGD(ctx context.Context, g grant) error {
 	return err
 }
 
-func cut(s string, n int) string {
-	if len(s) > n {
-		s = s[:n]
-	}
-	return s
+// clean makes a device's text fit to be shown on a terminal: short, and without
+// control characters.
+func clean(s string) string {
+	s = strings.ToValidUTF8(s[:min(len(s), maxText)], "")
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
 }

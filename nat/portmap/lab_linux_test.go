@@ -32,7 +32,7 @@ const (
 type router struct {
 	t                *testing.T
 	lan, router, wan int // namespaces
-	dir              string
+	daemon, dir      string
 	gateway6         netip.Addr // the router's link-local address, as the LAN host names it
 	cmd              *exec.Cmd
 	out              *bytes.Buffer
@@ -131,10 +131,14 @@ func defaultRoute(link string, gws ...string) error {
 // newRouter makes the lab; startDaemon starts miniupnpd.
 func newRouter(t *testing.T) *router {
 	t.Helper()
-	if _, err := exec.LookPath("miniupnpd"); err != nil {
+	daemon, err := exec.LookPath("miniupnpd")
+	if err != nil {
+		daemon, err = exec.LookPath("/usr/sbin/miniupnpd")
+	}
+	if err != nil {
 		skip(t, "no miniupnpd (Debian package miniupnpd-nftables)")
 	}
-	r := &router{t: t, lan: newNS(t), router: newNS(t), wan: newNS(t), dir: t.TempDir()}
+	r := &router{t: t, daemon: daemon, lan: newNS(t), router: newNS(t), wan: newNS(t), dir: t.TempDir()}
 	must(t, inNS(r.router, func() error {
 		if err := veth("lan", "lan", r.lan); err != nil {
 			return err
@@ -232,7 +236,7 @@ func (r *router) startDaemon(options ...string) {
 	file := filepath.Join(r.dir, "miniupnpd.conf")
 	must(r.t, os.WriteFile(file, []byte(conf), 0o600))
 	r.out = new(bytes.Buffer)
-	r.cmd = exec.Command("miniupnpd", "-d", "-f", file, "-P", filepath.Join(r.dir, "pid"))
+	r.cmd = exec.Command(r.daemon, "-d", "-f", file, "-P", filepath.Join(r.dir, "pid"))
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	must(r.t, inNS(r.router, r.cmd.Start))
 	cmd := r.cmd

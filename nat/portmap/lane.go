@@ -127,7 +127,7 @@ func (l *lane) do(ctx context.Context, a action) {
 		l.m.mapped(time.Now(), g, err)
 	case actRemove:
 		if err := l.asker.remove(ctx, a.grant); err != nil {
-			l.log.Debug("mapping not deleted", "mapping", a.grant.external, "protocol", a.grant.proto, "err", err)
+			l.log.Debug("mapping not deleted", "mapping", a.grant.external, "protocol", a.grant.proto.String(), "err", err)
 		}
 	}
 }
@@ -141,11 +141,11 @@ func (l *lane) publish() {
 	}
 	switch {
 	case now.Protocol == None:
-		l.log.Info("port mapping gone", "mapping", was.External, "protocol", was.Protocol)
+		l.log.Info("port mapping gone", "mapping", was.External, "protocol", was.Protocol.String())
 	case now.DoubleNAT:
-		l.log.Info("port mapped, behind another NAT", "mapping", now.External, "protocol", now.Protocol)
+		l.log.Info("port mapped, behind another NAT", "mapping", now.External, "protocol", now.Protocol.String())
 	default:
-		l.log.Info("port mapped", "mapping", now.External, "protocol", now.Protocol)
+		l.log.Info("port mapped", "mapping", now.External, "protocol", now.Protocol.String())
 	}
 	l.changed()
 }

@@ -164,7 +164,7 @@ func (m *machine) mapped(now time.Time, g grant, err error) {
 }
 
 func (m *machine) granted(now time.Time, g grant) {
-	if g.proto != UPnP && m.epoch.see(now, g.proto, g.epoch) {
+	if g.proto != UPnP && m.epoch.see(now, g.proto, g.gateway, g.epoch) {
 		m.reboots++ // this answer has made the mapping again already
 	}
 	// A mapping of an old address of ours is left to end by itself: only its

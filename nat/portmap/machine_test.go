@@ -36,14 +36,17 @@ func TestEpoch(t *testing.T) {
 	}
 	for _, tt := range tests {
 		var e epoch
-		if e.see(t0, tt.proto, tt.first) {
+		if e.see(t0, tt.proto, gwA, tt.first) {
 			t.Errorf("%s: the first answer is a loss", tt.name)
 		}
-		if got := e.see(t0.Add(tt.after), tt.proto, tt.second); got != tt.lost {
+		if got := e.see(t0.Add(tt.after), tt.proto, gwA, tt.second); got != tt.lost {
 			t.Errorf("%s: lost %t, want %t", tt.name, got, tt.lost)
 		}
-		if e.see(t0.Add(tt.after), tt.proto, tt.second) {
+		if e.see(t0.Add(tt.after), tt.proto, gwA, tt.second) {
 			t.Errorf("%s: lost again", tt.name)
+		}
+		if e.see(t0.Add(tt.after), tt.proto, gwB, 0) {
+			t.Errorf("%s: another router's epoch counts", tt.name)
 		}
 	}
 }
