@@ -3,7 +3,9 @@
 package lab
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -81,6 +83,16 @@ func (b *Beat) receive() {
 		b.back++
 		b.mu.Unlock()
 	}
+}
+
+// WaitBack waits until one has come back since the start or Reset.
+func (b *Beat) WaitBack(ctx context.Context) error {
+	return poll(ctx, beatInterval, func() error {
+		if b.Result().Back == 0 {
+			return errors.New("lab: no beat comes back")
+		}
+		return nil
+	})
 }
 
 // Reset forgets what was until now.

@@ -13,9 +13,14 @@ import (
 var blockForward = base{"blocked", "forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityRef(-20)}
 
 // Block makes a router drop the UDP between its inside and the given addresses,
-// of flows that exist as well, instead of those that it blocked before.
-// SetNAT ends it.
-func (h *Host) Block(addrs ...netip.Addr) {
+// of flows that exist as well, instead of what it blocked before. SetNAT
+// ends it.
+func (h *Host) Block(addrs ...netip.Addr) { h.block(l4(unix.IPPROTO_UDP), addrs) }
+
+// BlockAll is Block for every protocol.
+func (h *Host) BlockAll(addrs ...netip.Addr) { h.block(nil, addrs) }
+
+func (h *Host) block(what words, addrs []netip.Addr) {
 	if h.lab.failed(nil) {
 		return
 	}
@@ -34,8 +39,8 @@ func (h *Host) Block(addrs ...netip.Addr) {
 				continue
 			}
 			p := netip.PrefixFrom(a, a.BitLen())
-			f.add(family, blockForward, rule(l4(unix.IPPROTO_UDP), src(p), drop()))
-			f.add(family, blockForward, rule(l4(unix.IPPROTO_UDP), dst(p), drop()))
+			f.add(family, blockForward, rule(what, src(p), drop()))
+			f.add(family, blockForward, rule(what, dst(p), drop()))
 		}
 	}
 	h.try("block", f.commit())

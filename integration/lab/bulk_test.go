@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"context"
 	"net/netip"
 	"testing"
 	"time"
@@ -71,6 +72,12 @@ func TestBlock(t *testing.T) {
 	}
 	if _, err := b.inside[0].Ping(ctxFor(t, 5*time.Second), benchServers[0], PingOptions{}); err != nil {
 		t.Errorf("only UDP (%d) is blocked: %v", unix.IPPROTO_UDP, err)
+	}
+	b.router.BlockAll(benchServers[1])
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := b.inside[0].Ping(short, benchServers[1], PingOptions{}); err == nil {
+		t.Error("a ping passes where everything is blocked")
 	}
 	b.router.Block()
 	if !b.passes(b.at[0][0], outer, in) {

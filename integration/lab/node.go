@@ -149,6 +149,9 @@ func RoutePods(nodes ...*Node) {
 	}
 }
 
+// IP6 returns the node's IPv6 address in its LAN; zero when it has none.
+func (n *Node) IP6() netip.Addr { return n.addr(false) }
+
 // addr returns the node's address of a family; zero when it has none.
 func (n *Node) addr(v4 bool) netip.Addr {
 	if n.IP.Is4() == v4 {
