@@ -2,6 +2,7 @@ package hello
 
 import (
 	"fmt"
+	"slices"
 
 	"corax/dataplane/key"
 )
@@ -61,7 +62,7 @@ func (c *codec) relay(v Relay) ([]byte, error) {
 		w.Wanted = append(w.Wanted, wireWant{appendName(x.Peer), appendName(x.Next), appendName(x.Origin)})
 	}
 	for _, l := range v.Labels {
-		if l.Peer.IsZero() || !validLabel(l.Label) || len(l.Via) > MaxVia {
+		if l.Peer.IsZero() || !validLabel(l.Label) || len(l.Via) > MaxVia || slices.Contains(l.Via, key.Public{}) {
 			return nil, fmt.Errorf("label: %w", errForm)
 		}
 		w.Labels = append(w.Labels, wireLabel{appendName(l.Peer), l.Label, l.CostMicros, appendNames(l.Via), appendName(l.Origin)})

@@ -54,9 +54,9 @@ type Config struct {
 	// Update is called after something that k says came, came again (at most
 	// once a second and topic), or is gone. Read it with Of. Nil: nobody cares.
 	//
-	// PeerOf, Named, Reachable and Update are called from the goroutines of Run,
-	// one after the other for each, without a lock, and must not block. They may
-	// call the methods of the Exchange.
+	// PeerOf, Named, Reachable and Update are called from the two goroutines of
+	// Run (Named and Update also from Renamed), without a lock, and must not
+	// block. They may call the methods of the Exchange.
 	Update func(k key.Public, t Topic)
 }
 

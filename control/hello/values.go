@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"unicode"
+	"unicode/utf8"
 
 	"corax/dataplane/key"
 )
@@ -119,6 +120,9 @@ func (n *names) key(b []byte, ok *bool) key.Public {
 func validText(s string) error {
 	if len(s) > MaxText {
 		return fmt.Errorf("text of %d bytes: %w", len(s), errSize)
+	}
+	if !utf8.ValidString(s) {
+		return errForm
 	}
 	for _, r := range s {
 		if !unicode.IsPrint(r) {
