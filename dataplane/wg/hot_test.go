@@ -157,39 +157,6 @@ func BenchmarkOpenInitiation(b *testing.B) {
 	}
 }
 
-// BenchmarkPair is the whole way: link, wireguard-go, two sockets, and back.
-// Packets that the receiving kernel drops are sent again by nobody, so only
-// what arrives counts.
-func BenchmarkPair(b *testing.B) {
-	arrived := make(chan int, 1<<16)
-	recv := dataplane.SenderFunc(func(batch []dataplane.Packet) { arrived <- len(batch) })
-	from, to := newBenchDevice(b, discard()), newBenchDevice(b, recv)
-	peers := func(d, other *Device, ip netip.Addr, at netip.AddrPort) {
-		err := d.SetPeers([]dataplane.Peer{{
-			PublicKey: other.self, AllowedIPs: []netip.Prefix{netip.PrefixFrom(ip, 32)}, Endpoint: at,
-		}})
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
-	peers(to, from, inner1, netip.AddrPort{})
-	peers(from, to, inner2, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), to.Port()))
-	var batch []dataplane.Packet
-	for i := range uint32(32) {
-		batch = append(batch, dataplane.Packet{Data: packet(inner1, inner2, dataplane.DefaultMTU, i)})
-	}
-	from.Send(batch[:1])
-	<-arrived
-	b.SetBytes(int64(len(batch) * dataplane.DefaultMTU))
-	b.ReportAllocs()
-	for b.Loop() {
-		from.Send(batch)
-		for n := 0; n < len(batch); {
-			n += <-arrived
-		}
-	}
-}
-
 func newBenchDevice(b *testing.B, recv dataplane.Sender) *Device {
 	b.Helper()
 	d, err := New(Config{PrivateKey: newKey(b), MTU: dataplane.DefaultMTU, Receive: recv})

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gaissmai/bart"
 	"golang.zx2c4.com/wireguard/device"
@@ -30,6 +31,52 @@ func newTestLink(recv dataplane.Sender) (*link, *peer) {
 	l.owners.Store(owners)
 	l.open.Store(true)
 	return l, p
+}
+
+// TestWanted: packets make a peer wanted, once a second; what agents tell each
+// other does not, nor a destination of nobody.
+func TestWanted(t *testing.T) {
+	b := newTestBind()
+	var got []key.Public
+	b.wanted = func(k key.Public) { got = append(got, k) }
+	l := newLink("t", dataplane.DefaultMTU, nil, b)
+	p := b.table.add(key.Public{1})
+	overlay, self := p.key.Overlay(), key.Public{2}.Overlay()
+	owners := new(bart.Table[*peer])
+	owners.Insert(netip.PrefixFrom(inner2, 32), p)
+	owners.Insert(netip.PrefixFrom(overlay, 128), p)
+	l.owners.Store(owners)
+	bufs, sizes := newOffer(8)
+	l.offer = offer{bufs, sizes, 16}
+	hello, proxy := packet(self, overlay, 100, 1), packet(self, overlay, 100, 1)
+	proxy[6] = 6
+	for _, step := range []struct {
+		name  string
+		age   time.Duration // of the last time it was told
+		batch [][]byte
+		want  int
+	}{
+		{"hello", 0, [][]byte{hello, hello}, 0},
+		{"nobody's", 0, [][]byte{packet(inner2, inner1, 100, 1)}, 0},
+		{"first packet, after a hello", 0, [][]byte{hello, packet(inner1, inner2, 100, 1)}, 1},
+		{"soon after", tellEvery / 2, [][]byte{packet(inner1, inner2, 100, 1)}, 0},
+		{"later, a proxy stream", tellEvery, [][]byte{hello, proxy, proxy}, 1},
+	} {
+		got = nil
+		if step.age > 0 {
+			p.wanted.Store(int64(l.gate.now() - step.age))
+		}
+		var batch []dataplane.Packet
+		for _, b := range step.batch {
+			batch = append(batch, dataplane.Packet{Data: b})
+		}
+		l.mu.Lock()
+		l.fillLocked(batch)
+		l.mu.Unlock()
+		if len(got) != step.want {
+			t.Errorf("%s: told %d times, want %d", step.name, len(got), step.want)
+		}
+	}
 }
 
 func newOffer(n int) (bufs [][]byte, sizes []int) {
