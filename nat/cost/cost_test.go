@@ -144,7 +144,7 @@ func TestRoutesAgainstBruteForce(t *testing.T) {
 		}
 	}
 	for n := range 4 {
-		if found[n] < 20 {
+		if found[n] < 5 {
 			t.Errorf("only %d graphs whose best route has %d relays", found[n], n)
 		}
 	}
