@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"reflect"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,6 +36,9 @@ func compareAddr() cmp.Option {
 
 func want(t *testing.T, wanted, got any) {
 	t.Helper()
+	if reflect.DeepEqual(wanted, got) { // quick for the big ones
+		return
+	}
 	if d := cmp.Diff(wanted, got, compareAddr()); d != "" {
 		t.Error(d)
 	}
@@ -57,7 +62,7 @@ func TestTwoPeers(t *testing.T) {
 		a.must(a.SetCosts(b.key, costs))
 		a.must(a.SetClaims(b.key, claims))
 		time.Sleep(time.Second)
-		if n.sent[a.key.Overlay()] != 0 {
+		if n.count(a) != 0 {
 			t.Error("something was sent to a peer that is not active")
 		}
 		a.SetActive(b.key, true)
@@ -101,13 +106,13 @@ func TestCoalesced(t *testing.T) {
 		defer b.stop()
 		a.SetActive(b.key, true)
 		time.Sleep(time.Second)
-		before := n.sent[a.key.Overlay()]
+		before := n.count(a)
 		for port := range uint16(8) {
 			a.must(a.SetCandidates(b.key, someCandidates(port+1)))
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(5 * time.Millisecond)
-		if got := n.sent[a.key.Overlay()] - before; got != 1 {
+		if got := n.count(a) - before; got != 1 {
 			t.Errorf("%d messages for changes within 10 ms", got)
 		}
 		if c := b.Of(a.key).Candidates; c == nil || c.Addrs[0].Addr.Port() != 8 {
@@ -115,7 +120,7 @@ func TestCoalesced(t *testing.T) {
 		}
 		a.must(a.SetCandidates(b.key, someCandidates(8)))
 		time.Sleep(5 * time.Second)
-		if got := n.sent[a.key.Overlay()] - before; got != 3 {
+		if got := n.count(a) - before; got != 3 {
 			t.Errorf("%d messages, want the change and two repetitions", got)
 		}
 	})
@@ -134,7 +139,7 @@ func TestFlappingInput(t *testing.T) {
 			a.must(a.SetCandidates(b.key, someCandidates(uint16(i+1))))
 			time.Sleep(5 * time.Millisecond)
 		}
-		if got := n.sent[a.key.Overlay()]; got > outBurst+(seconds+1)*outRate {
+		if got := n.count(a); got > outBurst+(seconds+1)*outRate {
 			t.Errorf("%d messages in %d s", got, seconds)
 		}
 		time.Sleep(5 * time.Second)
@@ -184,7 +189,7 @@ func TestBigValue(t *testing.T) {
 				t.Fatal("it did not arrive")
 			}
 			want(t, r, *got)
-			if n.sent[a.key.Overlay()] < 50 {
+			if n.count(a) < 50 {
 				t.Error("that was not big")
 			}
 			r.Labels = append(r.Labels, r.Labels[0])
@@ -202,7 +207,7 @@ func TestBigValue(t *testing.T) {
 
 // With loss, reordering and duplicates everybody ends with the last values.
 func TestWildNetwork(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(5) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNetwork()
@@ -218,14 +223,14 @@ func TestWildNetwork(t *testing.T) {
 						}
 					}
 				}
-				for step := range 200 {
+				for step := range 100 {
 					i, j := rng.IntN(3), rng.IntN(3)
 					if i == j {
 						continue
 					}
 					last[[2]int{i, j}] = uint16(step + 1)
 					nodes[i].must(nodes[i].SetCandidates(nodes[j].key, someCandidates(uint16(step+1))))
-					nodes[i].must(nodes[i].SetRelay(nodes[j].key, bigRelay(uint64(step), 60)))
+					nodes[i].must(nodes[i].SetRelay(nodes[j].key, bigRelay(uint64(step), 30)))
 					time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
 				}
 				time.Sleep(8 * Heartbeat)
@@ -241,7 +246,7 @@ func TestWildNetwork(t *testing.T) {
 					if got := h.Candidates.Addrs[0].Addr.Port(); got != port {
 						t.Errorf("%v: port %d, want %d", ends, got, port)
 					}
-					want(t, bigRelay(uint64(port-1), 60), *h.Relay)
+					want(t, bigRelay(uint64(port-1), 30), *h.Relay)
 				}
 			})
 		})
@@ -333,19 +338,18 @@ func TestRestart(t *testing.T) {
 func TestReachable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
-		reachable := false
-		a := n.start(t, 1, func(c *Config) { c.Reachable = func(key.Public) bool { return reachable } })
+		var reachable atomic.Bool
+		a := n.start(t, 1, func(c *Config) { c.Reachable = func(key.Public) bool { return reachable.Load() } })
 		b := n.start(t, 2, nil)
 		defer a.stop()
 		defer b.stop()
 		a.SetActive(b.key, true)
 		a.must(a.SetCandidates(b.key, someCandidates(1)))
 		time.Sleep(time.Minute)
-		if c := n.sent[a.key.Overlay()]; c != 0 {
+		if c := n.count(a); c != 0 {
 			t.Errorf("%d messages to somebody who is not reachable", c)
 		}
-		reachable = true
-		synctest.Wait()
+		reachable.Store(true)
 		a.Resend(b.key)
 		time.Sleep(15 * time.Millisecond)
 		if b.Of(a.key).Candidates == nil {
@@ -359,9 +363,9 @@ func TestReachable(t *testing.T) {
 			t.Errorf("heard %v", c)
 		}
 		a.Forget(b.key)
-		before := n.sent[a.key.Overlay()]
+		before := n.count(a)
 		time.Sleep(time.Hour)
-		if c := n.sent[a.key.Overlay()] - before; c != 0 {
+		if c := n.count(a) - before; c != 0 {
 			t.Errorf("%d messages to a forgotten peer", c)
 		}
 		a.must(a.SetCandidates(b.key, someCandidates(3)))
@@ -377,12 +381,12 @@ func TestUnknownNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork()
 		stranger := peerKey(77)
-		known := false
+		var known atomic.Bool
 		a := n.start(t, 1, nil)
 		b := n.start(t, 2, func(c *Config) {
 			peerOf := c.PeerOf
 			c.Named = func(o netip.Addr) (key.Public, bool) {
-				if o == stranger.Overlay() && known {
+				if o == stranger.Overlay() && known.Load() {
 					return stranger, true
 				}
 				return peerOf(o)
@@ -397,8 +401,7 @@ func TestUnknownNames(t *testing.T) {
 		if c := b.count("hello_entry_ignored_total", "unknown_name"); c != 1 {
 			t.Errorf("%d unknown names", c)
 		}
-		synctest.Wait()
-		known = true
+		known.Store(true)
 		b.Renamed()
 		want(t, &Costs{[]Link{{To: stranger}, {To: b.key}}}, b.Of(a.key).Costs)
 		if u := b.updated(TopicCosts); u != 2 {

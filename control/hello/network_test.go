@@ -190,3 +190,10 @@ func (x *node) must(err error) {
 		x.t.Fatal(err)
 	}
 }
+
+// count returns how many datagrams x sent.
+func (n *network) count(x *node) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sent[x.port.addr]
+}
