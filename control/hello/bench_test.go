@@ -3,13 +3,18 @@ package hello
 import (
 	"net"
 	"testing"
+	"time"
 )
 
 // BenchmarkRepetition is a heartbeat that says nothing new: what a hub hears most.
 func BenchmarkRepetition(b *testing.B) {
 	n := newNetwork()
 	k := peerKey(1)
-	e, err := New(Config{Conn: n.listen(peerKey(2).Overlay()), Self: peerKey(2), PeerOf: few})
+	now := time.Unix(1, 0)
+	e, err := New(Config{Now: func() time.Time { // slow enough for the rate limit
+		now = now.Add(10 * time.Millisecond)
+		return now
+	}, Conn: n.listen(peerKey(2).Overlay()), Self: peerKey(2), PeerOf: few})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -25,5 +30,8 @@ func BenchmarkRepetition(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		e.datagram(m[0], from)
+	}
+	if e.counters.limited.Load() > 0 {
+		b.Error("the rate limit was measured")
 	}
 }
