@@ -145,6 +145,7 @@ func (e *Exchange) restartLocked(p *peer, instance uint64) (gone []Topic, ok boo
 		in.retired = append(in.retired, in.instance)
 		gone = e.dropLocked(p)
 		e.counters.restarts.Add(1)
+		e.log.Debug("peer restarted", "peer", p.key)
 	}
 	in.instance = instance
 	return gone, true
