@@ -73,6 +73,18 @@ func TestExtraSockets(t *testing.T) {
 	}
 	stream(t, b, a, 2000, func(int) {})
 	stream(t, a, b, 500, func(int) {})
+	big := append(stun, make([]byte, 12000)...) // too much for one of many
+	if _, err := c.WriteToUDPAddrPort(big, port(keep)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case d := <-got:
+		if !bytes.Equal(d.Data, big) {
+			t.Errorf("%d bytes arrived, want %d", len(d.Data), len(big))
+		}
+	case <-time.After(patience):
+		t.Error("the socket that was kept is still a small one")
+	}
 	if _, heard, ok := a.Path(b.key.Public()); !ok || heard.IsZero() {
 		t.Error("nothing was heard over the path")
 	}

@@ -211,6 +211,11 @@ func TestHandshakeOverStream(t *testing.T) {
 	exchange(t, b, hub, 2)
 	exchange(t, hub, b, 3)
 	a.SetPath(kh, Path{Stream: upA}, true)
+	pb.mu.Lock()
+	if pb.kept.n > 0 || pb.pending.n == 0 {
+		t.Error("the kept message did not go as soon as the hub had a path")
+	}
+	pb.mu.Unlock()
 	exchange(t, a, hub, 4)
 	exchange(t, a, b, 5)
 	exchange(t, b, a, 6)
