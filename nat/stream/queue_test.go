@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -54,11 +55,11 @@ func (q *slowQueue) take(since time.Duration) (record []byte, taken, dropped int
 }
 
 func TestQueue(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(8) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		slow, fast := &slowQueue{}, &queue{store: new(store)}
 		now := time.Duration(0)
-		for step := range 3000 {
+		for step := range 2000 {
 			now += time.Duration(rnd.IntN(3)) * time.Millisecond
 			if rnd.IntN(int(2+seed)) > 0 {
 				b := make([]byte, 1+rnd.IntN([]int{100, 1500, MaxDatagram}[rnd.IntN(3)]))
@@ -157,8 +158,8 @@ func TestBatches(t *testing.T) {
 	want, _ := slowSplit(b)
 	for _, sizes := range [][]byte{nil, {0}, {255}, {1, 40, 0, 200}} {
 		got, bad := split(t, b, sizes)
-		if diff := cmp.Diff(want, got); bad || diff != "" {
-			t.Errorf("pieces %v: bad %v, %s", sizes, bad, diff)
+		if bad || !slices.EqualFunc(want, got, bytes.Equal) {
+			t.Errorf("pieces %v: bad %v, %d datagrams, want the same %d", sizes, bad, len(got), len(want))
 		}
 	}
 }
