@@ -3,6 +3,7 @@
 //
 //	lab    hosts as network namespaces, NATs, pods, real agents; a Go package
 //	tunnel the tests of tunnel mode: real agents, live changes, kills, hostile input
+//	nat    the tests of NAT traversal: every pair of NATs, path changes, relays
 //	demo   go run ./integration/demo: the standard topology, live, in a minute
 //	bench  go run ./integration/bench: ratios against other systems, in one run
 //

@@ -64,10 +64,10 @@ func TestBlock(t *testing.T) {
 	outer := b.mapped(in, b.at[0][0])
 	b.mapped(in, b.at[1][0])
 	b.router.Block(benchServers[0])
-	if b.passes(b.at[0][0], outer, in) {
+	if b.passes(b.at[0][0], outer, in, false) {
 		t.Error("a blocked address gets in")
 	}
-	if !b.passes(b.at[1][0], outer, in) {
+	if !b.passes(b.at[1][0], outer, in, true) {
 		t.Error("another address does not get in")
 	}
 	if _, err := b.inside[0].Ping(ctxFor(t, 5*time.Second), benchServers[0], PingOptions{}); err != nil {
@@ -80,7 +80,7 @@ func TestBlock(t *testing.T) {
 		t.Error("a ping passes where everything is blocked")
 	}
 	b.router.Block()
-	if !b.passes(b.at[0][0], outer, in) {
+	if !b.passes(b.at[0][0], outer, in, true) {
 		t.Error("the address is still blocked")
 	}
 }

@@ -50,7 +50,7 @@ type pairResult struct {
 func (r pairResult) String() string {
 	switch {
 	case r.kind == "":
-		return "failed"
+		return failed
 	case r.direct > 0:
 		return fmt.Sprintf("direct %.2f / %.1f", r.firstByte.Seconds(), r.direct.Seconds())
 	default:
@@ -114,7 +114,9 @@ func TestGrid(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
-				grid.set(c.name, runPair(t, c))
+				r := new(pairResult)
+				defer func() { grid.set(c.name, *r) }() // also after a Fatal
+				runPair(t, c, r)
 			})
 		}
 	})
@@ -130,8 +132,9 @@ func TestGrid(t *testing.T) {
 	}
 }
 
-// runPair sends the first packet between two sites and watches the path.
-func runPair(t *testing.T, c pairCase) (r pairResult) {
+// runPair sends the first packet between two sites and watches the path. What it
+// finds is in r even when it ends early.
+func runPair(t *testing.T, c pairCase, r *pairResult) {
 	n := start(t, lab.InternetOptions{Sites: []lab.Site{{Name: "hub", Hub: true}, c.sites[0], c.sites[1]}})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*directWithin)
 	defer cancel()
@@ -160,7 +163,6 @@ func runPair(t *testing.T, c pairCase) (r pairResult) {
 	} else {
 		t.Logf("%s; longest pause of the flow %v; %s", r, result.Longest.Round(time.Millisecond), r.why)
 	}
-	return r
 }
 
 // judge checks the kind of the path that a has to b.
