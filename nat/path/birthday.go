@@ -17,9 +17,9 @@ const (
 	searchBatch   = 5
 	searchTick    = 50 * time.Millisecond // 100 probes a second
 	searchFor     = 30 * time.Second
-	searchKnown   = time.Second     // after the round's start, when the filtering is known
-	searchUnknown = 3 * time.Second // when it is not
-	passEvery     = 6 * time.Second // openings of the hard end, by TTL 2, 3, 4
+	searchKnown   = time.Second      // after the round's start, when the filtering is known
+	searchUnknown = 3 * time.Second  // when it is not
+	passEvery     = 10 * time.Second // openings of the hard end, by TTL 2, 3, 4
 	passes        = 3
 )
 

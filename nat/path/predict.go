@@ -9,6 +9,7 @@ const (
 	predictPorts    = 20
 	predictEvery    = 3 * time.Second
 	predictAttempts = 4
+	predictTell     = time.Second // after an attempt: the ports it used up are measured again
 )
 
 // prediction is the search for the next ports of a peer's NAT that numbers its
@@ -17,6 +18,7 @@ type prediction struct {
 	on      bool
 	attempt int
 	next    time.Time
+	tell    time.Time      // when to announce our last mapping anew; zero: done
 	base    netip.AddrPort // last mapping of the peer that we know
 	from    int            // attempt at which base was new
 }
@@ -55,6 +57,14 @@ func (m *Machine) predictMore() {
 		m.predict.on = false
 		return
 	}
+	if d := &m.predict; !d.tell.IsZero() {
+		if m.now.Before(d.tell) {
+			m.wakeAt(d.tell)
+			return
+		}
+		d.tell = time.Time{}
+		m.do(Announce{})
+	}
 	if m.now.Before(m.predict.next) {
 		m.wakeAt(m.predict.next)
 		return
@@ -64,17 +74,18 @@ func (m *Machine) predictMore() {
 		return
 	}
 	m.guess()
-	if m.local.NAT.hard() {
-		m.do(Announce{})
-	}
 	m.wakeAt(m.predict.next)
 }
 
-// guess puts the ports of one attempt at the head of the pairs: when both NATs
-// number their mappings, the n-th packet of one end must meet the n-th of the
-// other, so nothing else may go out before. That fails when either NAT gave
-// ports to somebody else meanwhile; later attempts go in random order, which
-// meets in about two of three.
+// guess puts the ports of one attempt at the head of the pairs, so that nothing
+// else uses up mappings before.
+//
+// When both NATs number their mappings, a packet must leave from just the port
+// that the other end sends to, both ways. Let one end be s mappings further than
+// the other believes, and send its i-th packet to port i; let the other be w
+// further, and send its j-th to port p(j). They meet when i = w+j and
+// p(j) = s+w+j. With p(j) = 2j-3 there is one such j for each s+w from -2 to 17,
+// so nobody needs to know how many mappings others took meanwhile.
 func (m *Machine) guess() {
 	base := m.lastMapped()
 	d := &m.predict
@@ -88,16 +99,14 @@ func (m *Machine) guess() {
 	} else {
 		shift = predictPorts / 2 * (d.attempt - d.from)
 	}
-	order := make([]int, predictPorts)
-	for i := range order {
-		order[i] = i
-	}
-	if d.attempt > 0 {
-		m.cfg.Rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-	}
+	sweep := m.local.NAT.hard() && m.cfg.Peer.Less(m.cfg.Self)
 	ahead := make([]*pair, 0, predictPorts+len(m.pairs))
-	for _, k := range order {
-		port := int(base.Port()) + m.remote.NAT.PortStep*(shift+k+1)
+	for k := 1; k <= predictPorts; k++ {
+		n := k
+		if sweep {
+			n = 2*k - 3
+		}
+		port := int(base.Port()) + m.remote.NAT.PortStep*(shift+n)
 		if port < 1024 || port > 65535 {
 			continue
 		}
@@ -112,4 +121,7 @@ func (m *Machine) guess() {
 	m.round.cursor = 0
 	d.attempt++
 	d.next = m.now.Add(predictEvery)
+	if m.local.NAT.hard() {
+		d.tell = m.now.Add(predictTell)
+	}
 }

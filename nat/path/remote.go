@@ -38,7 +38,9 @@ func (m *Machine) remoteChanged(ev RemoteChanged) {
 	if news {
 		m.changed()
 	}
+	woken := false
 	if ev.Call {
+		woken = !m.active
 		m.touch(false)
 	}
 	if !m.active {
@@ -48,7 +50,7 @@ func (m *Machine) remoteChanged(ev RemoteChanged) {
 	fresh := m.round.running && m.now.Sub(m.round.start) < callGap && m.round.start != m.now
 	switch {
 	case news && !m.anyDirect():
-		if m.round.start != m.now || !m.round.running {
+		if !woken {
 			m.beginRound(false)
 		}
 	case called && !fresh:
