@@ -197,6 +197,8 @@ func (h *Host) Route(routes ...Route) {
 		nr := &netlink.Route{Dst: ipNet(r.Dst), MTU: r.MTU}
 		if r.Via.IsValid() {
 			nr.Gw = r.Via.AsSlice()
+		} else if r.Dst.Addr().Is4() {
+			nr.Scope = netlink.SCOPE_LINK // so that it may lead to a router
 		}
 		if r.Dev != "" {
 			link, err := h.nl.LinkByName(r.Dev)
@@ -215,7 +217,7 @@ func (h *Host) DelRoute(dst netip.Prefix) {
 	if h.lab.failed(nil) {
 		return
 	}
-	h.try("remove route "+dst.String(), h.nl.RouteDel(&netlink.Route{Dst: ipNet(dst)}))
+	h.try("remove route "+dst.String(), h.nl.RouteDel(&netlink.Route{Dst: ipNet(dst), Scope: netlink.SCOPE_NOWHERE}))
 }
 
 // AddAddr adds addresses to a link of the host. They are usable at once.

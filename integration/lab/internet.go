@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+
+	"github.com/google/nftables"
 )
 
 // Site is a domain with one gateway node, on the WAN or behind NATs.
@@ -40,6 +42,10 @@ type InternetOptions struct {
 //	node ── router ── carrier (outer NAT) ──┤ WAN 203.0.113.0/24, 2001:db8:0:1::/64
 //	node (hub, or with a public address) ───┘  Internet: the default router
 //
+// From one NAT to another there are hops between, where packets with a low TTL
+// end: routers have their addresses as /32 and /128, and send all to Internet,
+// which counts for wanHops of them.
+//
 // Each node is called SITE-gw and has one pod. Nodes behind NATs have the same
 // address, 192.168.1.10, in every site that is not behind another one's router.
 func Internet(l *Lab, opt InternetOptions) *Topology {
@@ -58,6 +64,7 @@ func Internet(l *Lab, opt InternetOptions) *Topology {
 	// It sends packets back to where they came from, and is no better router.
 	t.Internet.Sysctl("net/ipv4/conf/all/send_redirects", "0")
 	t.Internet.Sysctl("net/ipv4/conf/wan/send_redirects", "0")
+	t.Internet.dropOld(wanHops)
 	for i, s := range opt.Sites {
 		t.addSite(i, s)
 	}
@@ -65,6 +72,26 @@ func Internet(l *Lab, opt InternetOptions) *Topology {
 		t.recordWAN()
 	}
 	return t
+}
+
+// wanHops is how many routers are between two NATs, as far as a TTL shows.
+const wanHops = 4
+
+// dropOld drops what h forwards and as many hops as that would have dropped.
+func (h *Host) dropOld(hops byte) {
+	if h.lab.failed(nil) {
+		return
+	}
+	f, err := h.firewall()
+	if err != nil {
+		h.try("nftables", err)
+		return
+	}
+	for _, family := range families {
+		f.chain(family, filterForward, nftables.ChainPolicyAccept)
+		f.add(family, filterForward, rule(ttlAtMost(family, hops-1), drop())) // one is counted already
+	}
+	h.try("hops", f.commit())
 }
 
 // wanAddrs are the addresses of site i on the WAN.
@@ -132,11 +159,11 @@ func (t *Topology) addRouters(d *Domain, i int, s Site) []netip.Prefix {
 			inside = prefixes(fmt.Sprintf("100.64.%d.1/24", j)) // no IPv6 there
 		}
 		lan := t.Lab.LAN(name, 0)
-		cfg := RouterConfig{Name: name, WAN: wan, WANAddrs: addrs, LAN: lan, LANAddrs: inside, NAT: s.NATs[j]}
+		r := t.Lab.Router(RouterConfig{Name: name, WAN: wan, WANAddrs: hostPrefixes(addrs), LAN: lan, LANAddrs: inside, NAT: s.NATs[j]})
 		for _, a := range addrs {
-			cfg.Gateways = append(cfg.Gateways, a.Masked().Addr().Next())
+			gw := a.Masked().Addr().Next()
+			r.Route(Route{Dst: netip.PrefixFrom(gw, gw.BitLen()), Dev: "wan"}, Route{Dst: Default(gw), Via: gw})
 		}
-		r := t.Lab.Router(cfg)
 		d.Routers = append([]*Host{r}, d.Routers...)
 		wan, addrs = lan, prefixes(fmt.Sprintf("100.64.%d.10/24", j))
 	}
@@ -145,6 +172,15 @@ func (t *Topology) addRouters(d *Domain, i int, s Site) []netip.Prefix {
 		t.Internet.Route(Route{Dst: netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::/48", 100+i)), Via: wanAddrs(i, true)[1].Addr()})
 	}
 	return node
+}
+
+// hostPrefixes are the addresses alone.
+func hostPrefixes(all []netip.Prefix) []netip.Prefix {
+	hosts := make([]netip.Prefix, len(all))
+	for i, p := range all {
+		hosts[i] = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+	}
+	return hosts
 }
 
 // addNeighbour puts a site behind the router of another one, and returns the

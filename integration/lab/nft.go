@@ -117,6 +117,18 @@ func toMe() words {
 	}
 }
 
+// ttlAtMost matches packets with so few hops left.
+func ttlAtMost(family nftables.TableFamily, hops byte) words {
+	offset := uint32(8)
+	if family == nftables.TableFamilyIPv6 {
+		offset = 7
+	}
+	return words{
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: reg, Data: []byte{hops}},
+	}
+}
+
 // marked matches packets that have all bits of mark; setMark adds the bits.
 func marked(mark uint32) words {
 	b := binaryutil.NativeEndian.PutUint32(mark)

@@ -56,9 +56,7 @@ type lane struct {
 	shape  atomic.Pointer[Shape]
 	queue  chan *frame
 
-	// Owned by the reader.
-	free time.Time // when the link has sent all before
-	last time.Time // when the last one is due
+	free time.Time // when the link has sent all before; the reader's
 }
 
 type frame struct {
@@ -137,7 +135,7 @@ func destination(f Frame) netip.Addr { return f.Dst }
 func (l *lane) put(f *frame) {
 	s := *l.shape.Load()
 	if s == (Shape{}) {
-		f.due = l.last // not before what waits from another shape
+		f.due = time.Time{}
 		select {
 		case l.queue <- f:
 		case <-l.done:
@@ -170,10 +168,6 @@ func (l *lane) put(f *frame) {
 	if s.Jitter > 0 {
 		f.due = f.due.Add(time.Duration(rand.Int64N(int64(2*s.Jitter))) - s.Jitter)
 	}
-	if f.due.Before(l.last) {
-		f.due = l.last
-	}
-	l.last = f.due
 	l.queue <- f // only this goroutine fills it
 }
 

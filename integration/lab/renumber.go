@@ -5,6 +5,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -47,9 +48,12 @@ func (h *Host) renumber(to netip.Prefix) error {
 		}
 	}
 	h.AddAddr("wan", to)
+	// With the last address all routes went. Those to a router come before
+	// those by way of it.
+	slices.SortStableFunc(routes, func(a, b netlink.Route) int { return len(a.Gw) - len(b.Gw) })
 	for _, r := range routes {
-		if r.Gw == nil {
-			continue // the kernel's own, of an address
+		if r.Protocol == unix.RTPROT_KERNEL { // belongs to an address
+			continue
 		}
 		r.Src = nil
 		if err := h.nl.RouteReplace(&r); err != nil {

@@ -93,7 +93,7 @@ func changes() []change {
 		{
 			name: "new WAN address", sites: openable, before: direct,
 			cause: func(_ *testing.T, n *network) {
-				n.domain("a").Router.Renumber(netip.MustParsePrefix("203.0.113.77/24"))
+				n.domain("a").Router.Renumber(netip.MustParsePrefix("203.0.113.77/32"))
 			},
 			after: direct, within: 30 * time.Second, otherAddress: true,
 			check: func(t *testing.T, n *network) {
