@@ -5,7 +5,7 @@ package path
 type Action interface{ action() }
 
 // SendProbe sends an authenticated probe to the peer on Way. On a relay or
-// stream TTL and DF are zero.
+// stream TTL is zero; DF on a relay is for our own datagram to the hub.
 type SendProbe struct {
 	Tx   TxID
 	Way  Way

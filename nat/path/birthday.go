@@ -113,6 +113,9 @@ func (m *Machine) driveSearch() {
 	switch {
 	case m.anyDirect():
 		m.endSearch(ReasonNone)
+	case m.roleOf() != s.role || !m.canPunch() || len(m.searchTargets()) == 0:
+		m.endSearch(ReasonNone)
+		s.tried = false
 	case !m.now.Before(s.start.Add(searchFor)):
 		m.endSearch(ReasonBirthdayFailed)
 	case !m.relayed():

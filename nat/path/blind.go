@@ -61,11 +61,7 @@ func (m *Machine) mayBlind() bool {
 	if !m.remote.CanProbe || m.remote.Hub || m.local.NAT.Blocked {
 		return true
 	}
-	at := m.round.start.Add(blindWait)
-	if m.now.Before(at) {
-		m.wakeAt(at)
-	}
-	return !m.now.Before(at)
+	return !m.now.Before(m.round.start.Add(blindWait))
 }
 
 // blindable returns the way after prev in the order of trial; nil: the end.
@@ -101,6 +97,8 @@ func (m *Machine) rotateBlind() {
 		}
 		if m.mayBlind() {
 			m.tryBlind(m.blindable(nil))
+		} else if at := m.round.start.Add(blindWait); m.now.Before(at) {
+			m.wakeAt(at)
 		}
 		return
 	}

@@ -154,7 +154,7 @@ func (m *Machine) launch(fl flight, ttl int) bool {
 		probe.TTL = ttl
 	}
 	if fl.size != 0 {
-		probe.Size, probe.DF = fl.size+overheadWG, fl.way.Kind == Direct
+		probe.Size, probe.DF = fl.size+overheadWG, true
 	}
 	if fl.pair != nil {
 		fl.pair.probes++

@@ -176,6 +176,9 @@ func (m *Machine) tooBig(ev TooBig) {
 		return
 	}
 	bad := (ev.Size - overheadWG) &^ 15
+	if bad > m.cfg.MaxMTU {
+		return // no size that we use
+	}
 	if bad <= m.cfg.MinMTU {
 		bad = m.cfg.MinMTU + 16
 	}

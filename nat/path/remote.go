@@ -8,17 +8,19 @@ import (
 func (m *Machine) localChanged(l Local) {
 	old := m.local
 	m.local = l
-	m.removePairs(func(p *pair) bool { return !m.allowed(p.way.To) && p != m.cur })
+	m.removePairs(func(p *pair) bool { return !m.allowed(p.way.To) })
 	m.addTold()
 	news := differ(old.NAT, l.NAT, old.Candidates, l.Candidates)
 	if news {
 		m.changed()
 	}
+	if cur := m.cur; cur != nil && cur.way.Kind == Direct && !m.allowed(cur.way.To) {
+		if m.fail(cur, ReasonForbidden, ""); m.cur == cur {
+			m.use(nil, ReasonForbidden, "")
+		}
+	}
 	if !m.active {
 		return
-	}
-	if m.cur != nil && m.cur.way.Kind == Direct && !m.allowed(m.cur.way.To) {
-		m.fail(m.cur, ReasonForbidden, "")
 	}
 	switch {
 	case news && !m.anyDirect():
@@ -151,6 +153,9 @@ func (m *Machine) relaysChanged(relays []RelayWay) {
 		}
 		p.via, p.cost, p.penalty = r.Via, r.Cost, r.Penalty
 		m.relays = append(m.relays, p)
+	}
+	if o := m.live.other; o != nil && o.way.Kind != Direct && !m.offered(o) {
+		m.live.other = nil
 	}
 	if m.active {
 		for _, p := range m.relays {
