@@ -137,7 +137,9 @@ func (a *agent) apply(ctx context.Context) {
 		note(err)
 	}
 	tunnel := l.tunnel.value()
-	a.vxlan.SetVTEPs(plan.Config.VTEPs)
+	for _, err := range a.vxlan.SetVTEPs(plan.Config.VTEPs) {
+		note(err)
+	}
 	note(a.fabric.Apply(plan.Config, a.outputs(tunnel)))
 	problems = append(problems, a.applyHost(ctx, plan.Config)...)
 	for _, n := range l.notes {

@@ -133,20 +133,20 @@ func (e *Endpoint) Close() error { return e.conn.Close() }
 
 // SetVTEPs replaces the nodes that this one speaks with. A VTEP that stays keeps
 // its statistics; what was learned from one that goes is forgotten. Entries that
-// cannot be used are logged and left out. The slice is not kept.
-func (e *Endpoint) SetVTEPs(vteps []dataplane.VTEP) {
+// cannot be used are left out, and the result has one error for each; of two
+// with one address on the segment only the first is on it, and both carry
+// packets. The slice is not kept.
+func (e *Endpoint) SetVTEPs(vteps []dataplane.VTEP) []error {
 	e.tableMu.Lock()
 	defer e.tableMu.Unlock()
 	old := e.table.Load()
-	t, err := newVTEPTable(e.addr, e.vni, vteps, old)
-	if err != nil {
-		e.log.Warn("some vteps are not usable", "err", err)
-	}
+	t, unusable := newVTEPTable(e.addr, e.vni, vteps, old)
 	e.table.Store(t)
 	e.learned.keep(t)
 	if len(t.sorted) != len(old.sorted) {
 		e.log.Info("vteps changed", "count", len(t.sorted))
 	}
+	return unusable
 }
 
 // Link returns the link face: always the same one.

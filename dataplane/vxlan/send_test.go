@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"corax/dataplane"
 )
 
@@ -182,7 +184,7 @@ func TestRun(t *testing.T) {
 
 func TestSetVTEPsUnusable(t *testing.T) {
 	e := newEndpoint(t, self, freePort(t), nil)
-	e.SetVTEPs([]dataplane.VTEP{
+	unusable := e.SetVTEPs([]dataplane.VTEP{
 		{Node: "self", Addr: self},
 		{Node: "six", Addr: netip.MustParseAddr("fd00::1")},
 		{Node: "none"},
@@ -191,6 +193,20 @@ func TestSetVTEPsUnusable(t *testing.T) {
 		{Node: "same segment address", Addr: netip.MustParseAddr("126.0.0.3")},
 		{Node: "our segment address", Addr: netip.MustParseAddr("126.0.0.2")},
 	})
+	var got []string
+	for _, err := range unusable {
+		got = append(got, err.Error())
+	}
+	want := []string{
+		`vxlan: node "six": address fd00::1 is not of the underlay's family`,
+		`vxlan: node "none": address invalid IP is not of the underlay's family`,
+		`vxlan: node "again": address 127.0.0.3 is another node's too`,
+		`vxlan: node "our segment address": 126.0.0.2 gives the segment address 240.0.0.2, which is another node's too: the last three octets of node addresses must differ`,
+		`vxlan: node "one": 127.0.0.3 gives the segment address 240.0.0.3, which is another node's too: the last three octets of node addresses must differ`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
 	tab := e.table.Load()
 	if len(tab.sorted) != 3 || tab.byAddr[node] == nil {
 		t.Fatalf("%d vteps, want 3", len(tab.sorted))

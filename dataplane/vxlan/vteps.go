@@ -1,7 +1,6 @@
 package vxlan
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,6 +14,7 @@ import (
 
 // vtep is one other node. All but its statistics is fixed.
 type vtep struct {
+	node    string     // its name, for people
 	addr    netip.Addr // underlay
 	segment netip.Addr // on the segment
 	mac     MAC
@@ -45,8 +45,8 @@ type vtepTable struct {
 }
 
 // newVTEPTable makes the table of self; statistics of VTEPs that old has go on.
-// What it cannot use it leaves out and names in the error.
-func newVTEPTable(self netip.Addr, vni VNI, vteps []dataplane.VTEP, old *vtepTable) (*vtepTable, error) {
+// It says of each what it cannot use.
+func newVTEPTable(self netip.Addr, vni VNI, vteps []dataplane.VTEP, old *vtepTable) (*vtepTable, []error) {
 	t := &vtepTable{
 		byAddr: make(map[netip.Addr]*vtep, len(vteps)),
 		macs:   make(map[MAC]*vtep, len(vteps)),
@@ -58,13 +58,13 @@ func newVTEPTable(self netip.Addr, vni VNI, vteps []dataplane.VTEP, old *vtepTab
 		case addr == self:
 			continue
 		case !addr.IsValid() || addr.Is4() != self.Is4():
-			errs = append(errs, fmt.Errorf("node %q: address %s is not of the underlay's family", in.Node, in.Addr))
+			errs = append(errs, fmt.Errorf("vxlan: node %q: address %s is not of the underlay's family", in.Node, in.Addr))
 			continue
 		case t.byAddr[addr] != nil:
-			errs = append(errs, fmt.Errorf("node %q: address %s is another node's too", in.Node, addr))
+			errs = append(errs, fmt.Errorf("vxlan: node %q: address %s is another node's too", in.Node, addr))
 			continue
 		}
-		v := newVTEP(self, addr, vni, in.Sources)
+		v := newVTEP(self, addr, vni, in)
 		if old != nil && old.byAddr[addr] != nil {
 			v.stats = old.byAddr[addr].stats
 		}
@@ -76,16 +76,17 @@ func newVTEPTable(self netip.Addr, vni VNI, vteps []dataplane.VTEP, old *vtepTab
 	for _, v := range t.sorted {
 		if t.macs[v.mac] != nil || v.mac == own {
 			// The fabric reaches both by address; the segment only one.
-			errs = append(errs, fmt.Errorf("%s: segment address %s is another node's too", v.addr, v.segment))
+			errs = append(errs, fmt.Errorf("vxlan: node %q: %s gives the segment address %s, which is another node's too: the last three octets of node addresses must differ", v.node, v.addr, v.segment))
 			continue
 		}
 		t.macs[v.mac] = v
 	}
-	return t, errors.Join(errs...)
+	return t, errs
 }
 
-func newVTEP(self, addr netip.Addr, vni VNI, sources []netip.Prefix) *vtep {
+func newVTEP(self, addr netip.Addr, vni VNI, in dataplane.VTEP) *vtep {
 	v := &vtep{
+		node:    in.Node,
 		addr:    addr,
 		segment: SegmentAddr(addr),
 		mac:     NodeMAC(addr),
@@ -95,7 +96,7 @@ func newVTEP(self, addr netip.Addr, vni VNI, sources []netip.Prefix) *vtep {
 	own := NodeMAC(self)
 	v.head4 = makeHeader(vni, v.mac, own, typeIPv4)
 	v.head6 = makeHeader(vni, v.mac, own, typeIPv6)
-	for _, p := range sources {
+	for _, p := range in.Sources {
 		v.sources.Insert(p)
 	}
 	return v
