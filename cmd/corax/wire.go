@@ -73,7 +73,7 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 
 	// Whatever can fail comes before the TUN: an agent that cannot start leaves
 	// alone what a dead predecessor left to keep packets in.
-	source, err := file.New(file.Config{Dir: cfg.Gateways, Log: log, Update: a.inbox.put})
+	source, err := file.New(file.Config{Dir: cfg.Gateways, Cache: cfg.StateDir, Log: log, Update: a.inbox.put})
 	if err != nil {
 		return err
 	}

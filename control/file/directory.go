@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,9 @@ type directory struct {
 	files map[string]*version
 	away  error // why the directory cannot be read; nil when it can
 	many  bool  // some files were left out
+	cache cache
+	dirty bool  // the cache may not be what is in force
+	full  error // why the cache could not be written; nil when it could
 }
 
 // version is one file: what is in force of it, and what is wrong with it.
@@ -48,6 +52,7 @@ func (d *directory) read() {
 	for name := range d.files {
 		if !slices.Contains(names, name) {
 			delete(d.files, name)
+			d.dirty = true
 		}
 	}
 	for _, name := range names {
@@ -59,6 +64,7 @@ func (d *directory) read() {
 		data, err := readFile(path)
 		if err != nil && removed(path) {
 			delete(d.files, name)
+			d.dirty = true
 			continue
 		}
 		d.files[name] = v
@@ -66,8 +72,20 @@ func (d *directory) read() {
 			v.fail(name, err)
 			continue
 		}
-		v.take(name, data)
+		if v.take(name, data) {
+			d.dirty = true
+		}
 	}
+}
+
+// keep writes what is in force to the cache, when it has changed or could not be
+// written the last time. While the directory is away there is nothing to say.
+func (d *directory) keep() {
+	if d.away != nil || !d.dirty {
+		return
+	}
+	d.full = d.cache.save(d.path, d.files)
+	d.dirty = d.full != nil
 }
 
 // listFiles returns the names that count, sorted.
@@ -126,17 +144,19 @@ func (v *version) fail(name string, err error) {
 	}}
 }
 
-// take puts a version of the file in force, as far as it is good.
-func (v *version) take(name string, data []byte) {
+// take puts a version of the file in force, as far as it is good, and reports
+// whether it is a new one.
+func (v *version) take(name string, data []byte) bool {
 	sum := sha256.Sum256(data)
 	if v.known && sum == v.sum {
-		return
+		return false
 	}
 	now := decodeFile(name, data)
 	if len(now.problems) > 0 {
 		now.objects = append(now.objects, missing(v.objects, now.objects)...)
 	}
 	*v = version{sum: sum, known: true, objects: now.objects, problems: now.problems}
+	return true
 }
 
 // missing returns the objects of old whose names are not in now.
@@ -159,12 +179,7 @@ func missing(old, now []object) []object {
 func (d *directory) snapshot() control.Snapshot {
 	s := control.Snapshot{EnableTunnel: true, EnableProxy: true}
 	first := map[string]string{}
-	names := make([]string, 0, len(d.files))
-	for name := range d.files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range sortedNames(d.files) {
 		v := d.files[name]
 		s.Problems = append(s.Problems, v.problems...)
 		for i := range v.objects {
@@ -187,6 +202,11 @@ func (d *directory) snapshot() control.Snapshot {
 			Object: "file/" + d.path, Message: "the directory cannot be read, its last state stays: " + cause(d.away),
 		})
 	}
+	if d.full != nil {
+		s.Problems = append(s.Problems, control.Problem{
+			Object: "file/" + CacheFile, Message: "cannot be written to " + d.cache.dir + ", so an agent that starts while a file is broken does not know its Gateways: " + cause(d.full),
+		})
+	}
 	if d.many {
 		s.Problems = append(s.Problems, control.Problem{
 			Object: "file/" + d.path, Message: fmt.Sprintf("more than %d files; the last by name are left out", maxFiles),
@@ -197,6 +217,10 @@ func (d *directory) snapshot() control.Snapshot {
 	})
 	s.Problems = control.SortProblems(s.Problems)
 	return s
+}
+
+func sortedNames(files map[string]*version) []string {
+	return slices.Sorted(maps.Keys(files))
 }
 
 // cause drops the path from a file error: the problem names it.

@@ -21,7 +21,8 @@
 // A file is read when it has been quiet for a moment. As long as a file has a
 // structural mistake, or cannot be read, or is empty, the Gateways that its
 // last good version defined and its present one does not stay in force. Removing
-// the file removes them. Writing a file by renaming a finished one over it is
+// the file removes them, also when nobody runs. With [Config].Cache that holds
+// over a restart of the agent too. Writing a file by renaming a finished one over it is
 // the only way that never shows half of it; a write that pauses for longer than
 // the quiet time may be seen in two steps.
 package file

@@ -16,7 +16,8 @@ import (
 const (
 	defaultRescan = 30 * time.Second
 	defaultQuiet  = 200 * time.Millisecond
-	// awayRescan is how often a directory that is away is looked for.
+	// awayRescan is how often a directory that is away is looked for, and how
+	// soon a cache that could not be written is tried again.
 	awayRescan = 2 * time.Second
 	// impatience is how many quiet times a scan waits at most, when the
 	// directory never becomes quiet.
@@ -27,6 +28,10 @@ const (
 type Config struct {
 	// Dir is the directory; required.
 	Dir string
+	// Cache is a directory of ours alone where what is in force is kept, for a
+	// start at which a file or the directory cannot be read. Empty means that
+	// nothing is kept.
+	Cache string
 	// Log takes what changes; nil means nothing is logged.
 	Log *slog.Logger
 	// Update is called with the first snapshot and then with each that differs
@@ -76,7 +81,11 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Quiet <= 0 {
 		cfg.Quiet = defaultQuiet
 	}
-	return &Source{cfg: cfg, log: cfg.Log.With("component", "gateways"), dir: directory{path: cfg.Dir}}, nil
+	s := &Source{cfg: cfg, log: cfg.Log.With("component", "gateways"), dir: directory{path: cfg.Dir, cache: cache{dir: cfg.Cache}, dirty: true}}
+	if s.dir.files, err = s.dir.cache.load(cfg.Dir); err != nil {
+		s.log.Warn("what the last start knew of the gateway objects is lost", "err", err)
+	}
+	return s, nil
 }
 
 // Run reads the directory and calls Update, until ctx is done; then it returns
@@ -102,7 +111,7 @@ func (s *Source) Run(ctx context.Context) error {
 }
 
 func (s *Source) rescan() time.Duration {
-	if s.dir.away != nil {
+	if s.dir.away != nil || s.dir.full != nil {
 		return min(s.cfg.Rescan, awayRescan)
 	}
 	return s.cfg.Rescan
@@ -143,12 +152,19 @@ func (s *Source) wait(ctx context.Context) bool {
 // scan reads the directory and tells when the result is new.
 func (s *Source) scan() {
 	s.dir.read()
-	if s.dir.away != nil && !s.begun {
+	if s.dir.away != nil && !s.begun && len(s.dir.files) == 0 {
 		// Nothing is known, which is not the same as knowing that nothing is
 		// wanted: what a dead agent left to keep packets in must stay.
 		s.log.Warn("the gateway directory cannot be read yet", "err", s.dir.away)
 		return
 	}
+	s.tell()
+	s.dir.keep() // the agent need not wait for the disk
+	s.tell()
+}
+
+// tell calls Update when what is in force, or what is wrong, has changed.
+func (s *Source) tell() {
 	now := s.dir.snapshot()
 	if s.begun && now.Equal(s.last) {
 		return
