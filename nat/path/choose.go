@@ -209,7 +209,7 @@ func (m *Machine) fail(p *pair, cause Reason, detail string) {
 	if p != m.cur || !m.active {
 		return
 	}
-	heard := m.live.otherHeard(m)
+	heard := m.live.otherHeard()
 	m.live.reset()
 	if next := m.survivor(); next != nil {
 		m.use(next, cause, detail)

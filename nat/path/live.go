@@ -1,12 +1,18 @@
 package path
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	silentFor   = 300 * time.Millisecond // sent without anything received
 	checkGap    = 100 * time.Millisecond
 	checkProbes = 3
-	checkFor    = 500 * time.Millisecond // from the first of them to the verdict, on short ways
+	checkFor    = 500 * time.Millisecond // from the first of them to the verdict, on unmeasured ways
+	checkLeast  = 350 * time.Millisecond // on short ways
+	maxOthers   = 4                      // ways that are asked together with the one in use
+	oneWayFor   = 5 * time.Second        // after a check that was answered the others are not asked at once
 	warmBusy    = 5 * time.Second
 	warmQuiet   = 15 * time.Second
 	warmLeast   = 2 * time.Second
@@ -26,25 +32,51 @@ type liveness struct {
 	checkAt   time.Time
 	checkNext time.Time
 	checkSent int
-	other     *pair
+	others    []*pair
+	passed    time.Time // last check that was answered
 }
 
 // reset forgets what was seen on the way before.
 func (l *liveness) reset() {
-	*l = liveness{known: l.known, sent: l.sent, received: l.received, sampled: l.sampled, data: l.data}
+	*l = liveness{known: l.known, sent: l.sent, received: l.received, sampled: l.sampled, data: l.data, others: l.others[:0]}
 }
 
 // alive takes an answer on the way in use.
 func (l *liveness) alive(m *Machine) {
 	if l.checking {
+		l.passed = m.now
 		m.confirmMTU()
 	}
-	l.checking, l.expect, l.unheard, l.other = false, time.Time{}, time.Time{}, nil
+	l.checking, l.expect, l.unheard, l.others = false, time.Time{}, time.Time{}, l.others[:0]
 }
 
-// otherHeard reports whether the other way of a check answered it.
-func (l *liveness) otherHeard(*Machine) bool {
-	return l.checking && l.other != nil && !l.other.answered.Before(l.checkAt)
+// otherHeard reports whether another way answered the check.
+func (l *liveness) otherHeard() bool {
+	for _, o := range l.others {
+		if l.checking && !o.answered.Before(l.checkAt) {
+			return true
+		}
+	}
+	return false
+}
+
+// forget drops a way that is no longer offered or allowed.
+func (l *liveness) forget(p *pair) {
+	l.others = slices.DeleteFunc(l.others, func(o *pair) bool { return o == p })
+}
+
+// pickOthers chooses what may take over: the best direct way and the relays.
+func (m *Machine) pickOthers() {
+	l := &m.live
+	l.others = l.others[:0]
+	if direct, _ := m.standbys(); direct != nil {
+		l.others = append(l.others, direct)
+	}
+	for _, p := range m.relays {
+		if p != m.cur && !p.dead && len(l.others) < maxOthers {
+			l.others = append(l.others, p)
+		}
+	}
 }
 
 // traffic takes a sample of the counters.
@@ -74,7 +106,7 @@ func (m *Machine) traffic(ev Traffic) {
 func (m *Machine) heardOn(p *pair) {
 	l := &m.live
 	l.unheard, l.expect = time.Time{}, time.Time{}
-	l.checking, l.other = false, nil
+	l.checking, l.others = false, l.others[:0]
 	if p.way.Kind == Direct && !p.proven {
 		p.unproved = true
 	}
@@ -106,18 +138,20 @@ func (m *Machine) checkLive() {
 			return
 		}
 		l.checking, l.checkAt, l.checkNext, l.checkSent = true, m.now, m.now, 0
-		l.other = m.best(m.cur)
+		m.pickOthers()
 	}
 	for l.checkSent < checkProbes && !m.now.Before(l.checkNext) {
 		m.launch(flight{way: m.cur.way, pair: m.cur, purpose: forLife}, 0)
-		// The first one alone often shows that all is well.
-		if l.other != nil && l.checkSent > 0 {
-			m.launch(flight{way: l.other.way, pair: l.other, purpose: forLife}, 0)
+		// Where data flows one way only, the first probe alone shows that all is well.
+		if l.checkSent > 0 || l.passed.IsZero() || m.now.Sub(l.passed) > oneWayFor {
+			for _, o := range l.others {
+				m.launch(flight{way: o.way, pair: o, purpose: forLife}, 0)
+			}
 		}
 		l.checkSent++
 		l.checkNext = m.now.Add(checkGap)
 	}
-	verdict := l.checkAt.Add(max(checkFor, m.cur.quality.rtt*3/2+checkGap))
+	verdict := l.checkAt.Add(m.patienceFor(m.cur))
 	if m.now.Before(verdict) {
 		if l.checkSent < checkProbes {
 			m.wakeAt(l.checkNext)
@@ -125,11 +159,21 @@ func (m *Machine) checkLive() {
 		m.wakeAt(verdict)
 		return
 	}
-	if o := l.other; o != nil && o.answered.Before(l.checkAt) && o.quality.rtt < checkFor/2 && o.quality.n > 0 {
-		o.proven, o.dead = false, true // asked as often as the one in use
+	for _, o := range l.others {
+		if o.answered.Before(l.checkAt) && o.quality.n > 0 && l.checkAt.Add(m.patienceFor(o)).Before(m.now.Add(checkGap)) {
+			o.proven, o.dead = false, true // asked as often as the one in use
+		}
 	}
 	m.fail(m.cur, ReasonSilent, "")
 	m.wakeAt(m.now.Add(time.Millisecond))
+}
+
+// patienceFor is how long the answers to a check may take.
+func (m *Machine) patienceFor(p *pair) time.Duration {
+	if p.quality.n == 0 {
+		return checkFor
+	}
+	return max(checkLeast, p.quality.rtt*3/2+2*checkGap)
 }
 
 // warmEvery is the time between two probes on a way that is kept warm.

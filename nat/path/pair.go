@@ -116,8 +116,8 @@ func (m *Machine) removePairs(drop func(*pair) bool) {
 	for _, p := range m.pairs {
 		if !drop(p) {
 			kept = append(kept, p)
-		} else if p == m.live.other {
-			m.live.other = nil
+		} else {
+			m.live.forget(p)
 		}
 	}
 	clear(m.pairs[len(kept):])

@@ -154,8 +154,10 @@ func (m *Machine) relaysChanged(relays []RelayWay) {
 		p.via, p.cost, p.penalty = r.Via, r.Cost, r.Penalty
 		m.relays = append(m.relays, p)
 	}
-	if o := m.live.other; o != nil && o.way.Kind != Direct && !m.offered(o) {
-		m.live.other = nil
+	for _, p := range old {
+		if !m.offered(p) {
+			m.live.forget(p)
+		}
 	}
 	if m.active {
 		for _, p := range m.relays {
