@@ -224,14 +224,15 @@ func (m *Machine) fail(p *pair, cause Reason, detail string) {
 }
 
 // survivor is the way to take when the one in use died. Without any that is
-// alive a relay is better than a direct way, since it needs no mapping.
+// alive the relay that worked last is better than a direct way, since it needs
+// no mapping.
 func (m *Machine) survivor() *pair {
 	if p := m.best(m.cur); p != nil {
 		return p
 	}
 	var best *pair
 	for _, p := range m.relays {
-		if p != m.cur && (best == nil || p.cost < best.cost) {
+		if p != m.cur && (best == nil || p.answered.After(best.answered)) {
 			best = p
 		}
 	}

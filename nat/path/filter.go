@@ -65,7 +65,7 @@ func (m *Machine) connected(a netip.Addr) bool {
 // before the peer opened it. Such a NAT may note the packet as one to itself,
 // and then give the peer's own flow another port.
 func (m *Machine) behindNAT(c Candidate) bool {
-	if c.Kind == Configured || c.Kind == PortMapped || c.Kind == PeerReflexive {
+	if c.Kind == Configured || c.Kind == PortMapped {
 		return false // open already
 	}
 	a := c.Addr.Addr()

@@ -160,7 +160,7 @@ func (m *Machine) checkLive() {
 		return
 	}
 	for _, o := range l.others {
-		if o.answered.Before(l.checkAt) && o.quality.n > 0 && l.checkAt.Add(m.patienceFor(o)).Before(m.now.Add(checkGap)) {
+		if o.answered.Before(l.checkAt) && (o.quality.n == 0 || m.patienceFor(o) < m.now.Sub(l.checkAt)+checkGap) {
 			o.proven, o.dead = false, true // asked as often as the one in use
 		}
 	}

@@ -270,3 +270,24 @@ func TestUDPBlocked(t *testing.T) {
 		})
 	}
 }
+
+func TestSurvivorIsTheRelayThatWorkedLast(t *testing.T) {
+	w := newWorld(t, 1)
+	w.do(RelaysChanged{[]RelayWay{relay(1, 20*ms), relay(2, 60*ms)}})
+	w.do(remote(NAT{Mapping: MappingNone}, Candidate{Host, far4.To}))
+	w.rtt = answered(20*ms, far4, over(1), over(2))
+	var n uint64
+	w.traffic = func() Traffic {
+		n += 10
+		return Traffic{Sent: n, Received: n, Heard: w.now}
+	}
+	w.do(Wanted{})
+	w.run(20 * time.Second)
+	w.wantUsed(far4)
+	w.rtt = answered(20*ms, far4, over(2)) // hub 1 dies
+	w.run(40 * time.Second)
+	w.wantUsed(far4)
+	w.silence(far4, over(2)) // and then everything
+	w.run(1500 * ms)
+	w.wantUsed(over(2))
+}

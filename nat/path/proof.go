@@ -51,6 +51,7 @@ func (m *Machine) addReflexive(w Way) *pair {
 	m.pairs = append(m.pairs, p)
 	if m.active {
 		m.restart(p)
+		p.low = false // its packets come through already
 	}
 	return p
 }
@@ -112,6 +113,9 @@ func (m *Machine) prove(p *pair) {
 	p.proven, p.unproved = true, false
 	if p.way.Kind != Direct {
 		return
+	}
+	if p.kind == Predicted {
+		p.kind = PeerReflexive // no guess any more: worth trying again
 	}
 	p.quality = quality{}
 	p.more, p.next = moreProbes, m.now.Add(fastGap)

@@ -57,9 +57,10 @@ func (m *Machine) restart(p *pair) {
 	p.more = 0
 }
 
-// open ends the openers of a pair: the peer's packets come through already.
+// open ends the openers of a pair: the peer's packets come through already. A
+// schedule that came to its end without an answer begins anew.
 func (m *Machine) open(p *pair) {
-	if p.low && p.step <= openers {
+	if _, _, ok := schedule(p.step, p.low); p.low && p.step <= openers || !ok || p.next.IsZero() {
 		p.start, p.step = m.now, 0
 	}
 	p.low = false

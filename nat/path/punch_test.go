@@ -137,6 +137,23 @@ func TestProbeInMovesOn(t *testing.T) {
 	w.wantWhy(ReasonBest)
 }
 
+func TestProbeInAfterTheRound(t *testing.T) {
+	w := newWorld(t, 1)
+	w.do(RelaysChanged{[]RelayWay{relay(1, 20*ms)}})
+	w.do(remote(natted, srflx("198.51.100.1:4500")))
+	w.rtt = answered(30*ms, over(1), far4)
+	w.m.local.NAT.Blocked = true // nothing goes out for now
+	w.do(Wanted{})
+	w.run(time.Second)
+	w.m.local.NAT.Blocked = false
+	for _, p := range w.m.pairs {
+		p.step, p.low, p.next = 50, false, time.Time{}
+	}
+	w.do(ProbeIn{Way: far4})
+	w.run(30 * ms)
+	w.wantUsed(far4)
+}
+
 func TestCallIsAnswered(t *testing.T) {
 	w := newWorld(t, 1)
 	ev := remote(natted, srflx("198.51.100.1:4500"))
