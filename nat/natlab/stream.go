@@ -20,6 +20,7 @@ type Stream struct {
 	closed func(now time.Time)
 	last   time.Time // arrival of the newest message sent from this end
 	isDown bool
+	opener bool // this end dialled
 }
 
 // crossing is one network on a stream's path, and the router behind it.
@@ -48,7 +49,7 @@ func (h *Host) Dial(to netip.AddrPort, opened func(s *Stream)) {
 		h.lab.After(time.Second, func() { opened(nil) })
 		return
 	}
-	s := &Stream{lab: h.lab, host: h, remote: to, path: path}
+	s := &Stream{lab: h.lab, host: h, remote: to, path: path, opener: true}
 	p := &Stream{lab: h.lab, host: end, peer: s, path: path}
 	s.peer = p
 	if src, ok := path[len(path)-1].from.addr(to.Addr().Is6()); ok {
@@ -98,13 +99,19 @@ func (s *Stream) OnClose(fn func(now time.Time)) { s.closed = fn }
 func (s *Stream) Remote() netip.AddrPort { return s.remote }
 
 // Send sends a message. The data is copied. On a stream that has lost its path
-// the message is lost, and both ends learn within 15 s.
+// the message is lost, and both ends learn within 15 s; the end that opened it,
+// a round trip after it sends through a router that has rebooted, since its
+// packets then come from another port, and are refused.
 func (s *Stream) Send(data []byte) {
 	if s.isDown || s.host.down {
 		return
 	}
 	if !s.works() {
-		s.lab.After(giveUp, s.end)
+		wait := giveUp
+		if s.opener && s.rebooted() && !s.peer.host.down {
+			wait = 2 * s.delay(0)
+		}
+		s.lab.After(wait, s.end)
 		s.lab.After(giveUp, s.peer.end)
 		return
 	}
@@ -147,8 +154,11 @@ func (s *Stream) works() bool {
 	if s.host.down || s.peer.host.down || s.peer.isDown {
 		return false
 	}
+	if s.rebooted() {
+		return false
+	}
 	for _, c := range s.path {
-		if c.router != nil && c.router.epoch != c.epoch || len(c.from.prefixes) == 0 || len(c.to.prefixes) == 0 {
+		if len(c.from.prefixes) == 0 || len(c.to.prefixes) == 0 {
 			return false
 		}
 		if c.from.net.path(c.from, c.to).Loss >= 1 {
@@ -156,6 +166,10 @@ func (s *Stream) works() bool {
 		}
 	}
 	return true
+}
+
+func (s *Stream) rebooted() bool {
+	return slices.ContainsFunc(s.path, func(c crossing) bool { return c.router != nil && c.router.epoch != c.epoch })
 }
 
 // delay draws how long a message takes, retransmissions included.
