@@ -38,7 +38,8 @@ type agent struct {
 	vxlan  *vxlan.Endpoint
 	stack  *netstack.Stack
 	tun    *hostnet.TUN  // nil without a TUN
-	host   *hostnet.Host // nil without a TUN
+	host   *hostnet.Host // nil where we have nothing to do with the host
+	left   string        // what a dead agent left and we could not remove
 
 	resolver *resolver
 	live     *liveness
@@ -147,11 +148,7 @@ func (a *agent) buildSegment() error {
 // buildHost looks for a Raven agent, and takes over from it when told to. It
 // comes before the segment, because a living raven0 holds the VXLAN port.
 func (a *agent) buildHost() error {
-	switch a.cfg.Datapath {
-	case datapathNetstack:
-		a.datapath, a.datapathReason = datapathNetstack, "asked for with --datapath netstack"
-		return nil
-	case datapathUserns:
+	if a.cfg.Datapath == datapathUserns {
 		return fmt.Errorf("datapath userns is not in this version: use tun or netstack")
 	}
 	var err error
@@ -161,6 +158,9 @@ func (a *agent) buildHost() error {
 		TakeOver:   a.cfg.TakeOver,
 		HostSource: a.cfg.HostSources,
 	})
+	if err != nil && a.withoutHost(err) {
+		return nil
+	}
 	return err
 }
 
@@ -168,6 +168,11 @@ func (a *agent) buildHost() error {
 // a usable TUN the agent carries everything but this node's own pods.
 func (a *agent) buildTUN() error {
 	if a.host == nil {
+		return nil
+	}
+	if a.cfg.Datapath == datapathNetstack {
+		a.datapath, a.datapathReason = datapathNetstack, "asked for with --datapath netstack"
+		a.clearHost()
 		return nil
 	}
 	tun, err := hostnet.OpenTUN(hostnet.TUNConfig{
@@ -183,7 +188,7 @@ func (a *agent) buildTUN() error {
 	case a.cfg.Datapath == datapathTUN:
 		return err
 	default:
-		a.host, a.datapath, a.datapathReason = nil, datapathNetstack, err.Error()
+		a.datapath, a.datapathReason = datapathNetstack, err.Error()
 		a.log.Warn("no TUN: the packets of this node's own pods are not carried", "err", err)
 	}
 	return nil
@@ -194,6 +199,7 @@ func (a *agent) buildTUN() error {
 // order says that its job is over, unlike one that was killed.
 func (a *agent) closeHost() {
 	if a.tun == nil {
+		a.letGo()
 		return
 	}
 	if err := a.host.Close(); err != nil {
@@ -254,10 +260,7 @@ func (a *agent) outputs(tunnel *wg.Device) fabric.Outputs {
 // applyHost brings the host to the plan, and returns what is in the way.
 func (a *agent) applyHost(ctx context.Context, c dataplane.Config) []string {
 	if a.tun == nil {
-		if len(c.Self.Subnets) > 0 {
-			return []string{"this node's own pods are not carried: " + a.datapathReason}
-		}
-		return nil
+		return a.holdHost(ctx, c)
 	}
 	problems, err := a.host.Apply(ctx, hostnet.State{Subnets: c.Self.Subnets, Routes: c.Host, MTU: c.Self.MTU})
 	var out []string

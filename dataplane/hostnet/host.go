@@ -34,6 +34,9 @@ const (
 // taking over was not asked for.
 var ErrRaven = errors.New("a Raven agent's devices or rules are on this host")
 
+// ErrInUse says that another process is attached to the device.
+var ErrInUse = errors.New("another process has the device")
+
 // ErrClosed says that the Host has been closed.
 var ErrClosed = errors.New("hostnet: closed")
 

@@ -135,27 +135,37 @@ func (h *Host) Close() error {
 		return fmt.Errorf("hostnet: close: %w", err)
 	}
 	defer c.close()
-	var errs []error
-	// The rules first: without them the table is out of use at once.
-	_, err = c.syncRules(false)
-	errs = append(errs, err)
-	_, err = c.syncRoutes(context.Background(), nil)
-	errs = append(errs, err, h.removeNFT(), c.removeDevice(h.name))
-	if err := errors.Join(errs...); err != nil {
+	if _, err := h.removeAll(c); err != nil {
 		return fmt.Errorf("hostnet: close: %w", err)
 	}
 	return nil
 }
 
+// removeNFT removes our table and our rules in foreign chains. A kernel without
+// nftables has neither.
 func (h *Host) removeNFT() error {
 	c, err := h.dialNFT()
-	if err != nil {
-		return nil // no nftables, nothing installed
+	if err == nil {
+		_, err = hasTable(c)
 	}
-	if _, err := hasTable(c); err != nil {
+	if noNFTables(err) {
 		return nil
 	}
+	if err != nil {
+		return fmt.Errorf("remove our nftables rules: %w", err)
+	}
 	return errors.Join(removeNAT(c), removeForward(c, h.name))
+}
+
+// noNFTables reports whether an error says that the kernel has no nftables: no
+// netfilter netlink, or, as EINVAL, no such part of it.
+func noNFTables(err error) bool {
+	for _, e := range []error{unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.EOPNOTSUPP, unix.EINVAL} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // removeDevice deletes our persistent TUN. A link of another kind under that

@@ -22,6 +22,14 @@ func (h *Host) Apply(ctx context.Context, s State) ([]Problem, error) {
 	return nil, fmt.Errorf("hostnet: apply: %w", errors.ErrUnsupported)
 }
 
+// Hold fails with errors.ErrUnsupported on this system.
+func (h *Host) Hold(ctx context.Context, s State) ([]Problem, error) {
+	return nil, fmt.Errorf("hostnet: hold: %w", errors.ErrUnsupported)
+}
+
+// Clear does nothing on this system.
+func (h *Host) Clear() error { return nil }
+
 // Close does nothing on this system.
 func (h *Host) Close() error { return nil }
 

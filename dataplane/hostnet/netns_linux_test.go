@@ -3,7 +3,6 @@ package hostnet
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -413,4 +412,4 @@ func addChain(t *testing.T, family nftables.TableFamily, table, name string, typ
 	return ch
 }
 
-var errNoNFT = errors.New("no nftables here")
+var errNoNFT = fmt.Errorf("no nftables here: %w", unix.EPROTONOSUPPORT)

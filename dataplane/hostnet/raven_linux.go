@@ -107,8 +107,12 @@ func (r ravenState) remove(c *rtnl, dialNFT func() (*nftables.Conn, error)) erro
 			}
 		}
 	}
-	if conn, err := dialNFT(); err == nil {
-		errs = append(errs, removeRavenChains(conn))
+	conn, err := dialNFT()
+	if err == nil {
+		err = removeRavenChains(conn)
+	}
+	if !noNFTables(err) { // else the chains are legacy ones, or not there
+		errs = append(errs, err)
 	}
 	for _, name := range ravenSets {
 		// A set that is not there, or still in use by a legacy chain.
@@ -122,7 +126,7 @@ func (r ravenState) remove(c *rtnl, dialNFT func() (*nftables.Conn, error)) erro
 func removeRavenChains(c *nftables.Conn) error {
 	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
 	if err != nil {
-		return nil // no nftables: the chains are legacy ones, or not there
+		return fmt.Errorf("list nftables chains: %w", err)
 	}
 	var targets []*nftables.Chain
 	for _, ch := range chains {
