@@ -15,7 +15,7 @@ func newAgentCommand() *cobra.Command {
 		cfg  agentConfig
 		file string
 	)
-	settings := agentSettings(&cfg, readBounded)
+	settings := agentSettings(&cfg, readSecret)
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Run the agent of a node",

@@ -35,16 +35,10 @@ type memory struct {
 func loadMemory(dir string) (memory, error) {
 	var m memory
 	path := filepath.Join(dir, memoryFile)
-	st, err := os.Stat(path)
+	sweep(dir, memoryFile, time.Now())
+	b, _, err := readRegular(path, maxMemory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m, nil
-	}
-	if err == nil && st.Size() > maxMemory {
-		err = fmt.Errorf("%d bytes, at most %d are read", st.Size(), maxMemory)
-	}
-	var b []byte
-	if err == nil {
-		b, err = os.ReadFile(path)
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &m)

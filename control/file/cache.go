@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -176,10 +177,13 @@ func (c *cache) write(b []byte) error {
 
 // sweep removes what writers left that were killed. Best effort.
 func (c *cache) sweep() {
-	left, _ := filepath.Glob(filepath.Join(c.dir, CacheFile+".*")) // fails on bad patterns only
-	for _, path := range left {
-		if st, err := os.Lstat(path); err == nil && st.Mode().IsRegular() && time.Since(st.ModTime()) > staleAfter {
-			_ = os.Remove(path)
+	entries, _ := os.ReadDir(c.dir) // those that could be read
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), CacheFile+".") || !e.Type().IsRegular() {
+			continue
+		}
+		if st, err := e.Info(); err == nil && time.Since(st.ModTime()) > staleAfter {
+			_ = os.Remove(filepath.Join(c.dir, e.Name()))
 		}
 	}
 }

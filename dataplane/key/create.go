@@ -6,12 +6,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	// tempPrefix begins the names of keys that are being written.
+	tempPrefix = "." + FileName + "."
+	// staleAfter is the age at which such a file has no writer any more.
+	staleAfter = time.Minute
 )
 
 // create writes k to the key file of dir. An existing file stays, and the error
 // matches fs.ErrExist.
 func create(dir string, k Private) (err error) {
-	f, err := os.CreateTemp(dir, "."+FileName+".*") // mode 0600
+	f, err := os.CreateTemp(dir, tempPrefix+"*") // mode 0600
 	if err != nil {
 		return err
 	}
@@ -42,6 +51,21 @@ func remove(path string) error {
 		return err
 	}
 	return nil
+}
+
+// sweep removes the keys of writers that were killed: nobody uses them, and they
+// are secrets. Best effort. Call it when dir has its key, so that a writer whose
+// clock differs loses nothing.
+func sweep(dir string) {
+	entries, _ := os.ReadDir(dir) // those that could be read
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), tempPrefix) || !e.Type().IsRegular() {
+			continue
+		}
+		if st, err := e.Info(); err == nil && time.Since(st.ModTime()) > staleAfter {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
 }
 
 func syncDir(dir string) error {

@@ -35,12 +35,16 @@ func Load(dir string) (Private, error) {
 // LoadOrCreate is [Load], but makes what is missing: the directory with mode
 // 0700 and a new key with mode 0600. created says that the key is new. Of several
 // callers at once one creates and all get the same key; a crash or a full disk
-// leaves no key file or a whole one.
+// leaves no key file or a whole one, and what it leaves beside that is removed at
+// a later start.
 func LoadOrCreate(dir string) (k Private, created bool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Private{}, false, fmt.Errorf("key: make state directory: %w", err)
 	}
 	k, err = Load(dir)
+	if err == nil {
+		sweep(dir)
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return k, false, err
 	}
