@@ -27,8 +27,10 @@ func (m *Machine) choose() {
 		m.upgrade(cur)
 	case best != nil:
 		m.use(best, m.cause(best), "")
-	case cur != nil && cur.way.Kind != Direct && !m.offered(cur):
-		m.use(nil, ReasonRelays, "")
+	case cur == nil || cur.way.Kind != Direct && !m.offered(cur):
+		// A relay that fell silent is better than none: without any way in
+		// use nothing is probed, so it would stay dead for ever.
+		m.use(m.lastRelay(), ReasonRelays, "")
 	}
 }
 
@@ -224,21 +226,30 @@ func (m *Machine) fail(p *pair, cause Reason, detail string) {
 }
 
 // survivor is the way to take when the one in use died. Without any that is
-// alive the relay that worked last is better than a direct way, since it needs
-// no mapping.
+// alive a relay is better than a direct way, since it needs no mapping.
 func (m *Machine) survivor() *pair {
 	if p := m.best(m.cur); p != nil {
 		return p
 	}
-	var best *pair
+	if m.cur != nil && m.cur.way.Kind == Direct {
+		return m.lastRelay()
+	}
+	return nil
+}
+
+// lastRelay revives the one of the silent relays that worked last; nil: there
+// is none, or unproven addresses come first.
+func (m *Machine) lastRelay() (best *pair) {
+	if m.blindFirst() {
+		return nil
+	}
 	for _, p := range m.relays {
 		if p != m.cur && (best == nil || p.answered.After(best.answered)) {
 			best = p
 		}
 	}
-	if best != nil && m.cur != nil && m.cur.way.Kind == Direct {
+	if best != nil {
 		best.dead = false
-		return best
 	}
-	return nil
+	return best
 }

@@ -16,6 +16,7 @@ const (
 	warmBusy    = 5 * time.Second
 	warmQuiet   = 15 * time.Second
 	warmLeast   = 2 * time.Second
+	stale       = warmQuiet + 3*time.Second
 	busyFor     = 15 * time.Second // after the last data
 )
 
@@ -160,8 +161,11 @@ func (m *Machine) checkLive() {
 		return
 	}
 	for _, o := range l.others {
-		if o.answered.Before(l.checkAt) && (o.quality.n == 0 || m.patienceFor(o) < m.now.Sub(l.checkAt)+checkGap) {
-			o.proven, o.dead = false, true // asked as often as the one in use
+		// Asked as often as the one in use. A slow way may still answer, if it
+		// did so not long ago.
+		late := o.quality.n == 0 || m.patienceFor(o) < m.now.Sub(l.checkAt)+checkGap || m.now.Sub(o.answered) > stale
+		if o.answered.Before(l.checkAt) && late {
+			o.proven, o.dead = false, true
 		}
 	}
 	m.fail(m.cur, ReasonSilent, "")
