@@ -269,3 +269,53 @@ func TestCacheEndsWithBatch(t *testing.T) {
 		t.Error("a route outlived its table")
 	}
 }
+
+// TestNodeAsPeer: no node speaks in the name of a peer that is reached over
+// WireGuard. Agents believe what comes from there.
+func TestNodeAsPeer(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(*dataplane.Config)
+	}{
+		{"a peer", func(*dataplane.Config) {}},
+		{"a peer whose address the configuration gives to the node too", func(c *dataplane.Config) { c.VTEPs[0].Overlay = overlayPeer }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			cfg := gatewayConfig()
+			tt.spoil(&cfg)
+			w.apply(t, cfg)
+			hello := spec{src: overlayPeer.String(), dst: overlaySelf.String()}
+			if out := w.send(FromVXLAN, vtepA, hello.udp(nil).build()); len(out[FromNetstack]) != 0 {
+				t.Error("the node was believed")
+			}
+			if n := w.count(t, "fabric_drop_total", "overlay_source"); n != 1 {
+				t.Errorf("overlay_source is %d, want 1", n)
+			}
+			if out := w.send(FromWireGuard, netip.Addr{}, hello.udp(nil).build()); len(out[FromNetstack]) != 1 {
+				t.Error("the peer itself was not heard")
+			}
+		})
+	}
+}
+
+// TestNodeAsLaterPeer: who spoke from an address while nobody was known to have
+// it neither keeps it nor gets the answers, once a peer has it.
+func TestNodeAsLaterPeer(t *testing.T) {
+	w := newWorld(t)
+	later := overlayOf(77)
+	hello := spec{src: later.String(), dst: overlaySelf.String()}
+	if out := w.send(FromVXLAN, vtepA, hello.udp(nil).build()); len(out[FromNetstack]) != 1 {
+		t.Fatal("an address that nobody is known to have is refused")
+	}
+	cfg := gatewayConfig()
+	cfg.Routes = append(cfg.Routes, dataplane.Route{Prefix: netip.PrefixFrom(later, 128), Via: dataplane.ViaWireGuard, MTU: 1360})
+	w.apply(t, cfg)
+	if out := w.send(FromVXLAN, vtepA, hello.udp(nil).build()); len(out[FromNetstack]) != 0 {
+		t.Error("the node is still believed")
+	}
+	answer := spec{src: overlaySelf.String(), dst: later.String()}
+	if out := w.send(FromNetstack, netip.Addr{}, answer.udp(nil).build()); len(out[FromWireGuard]) != 1 || len(out[FromVXLAN]) != 0 {
+		t.Errorf("the answer went to %v", out)
+	}
+}

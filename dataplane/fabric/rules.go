@@ -66,16 +66,18 @@ func (s *snapshot) checkSource(o Origin, src, dst, vtep netip.Addr) counter {
 
 // ownsOverlay reports whether the node at addr may speak from the overlay
 // address src: its own, or one that nobody is known to own. The attack stopped:
-// a node of the LAN that speaks in the name of a WireGuard peer.
+// a node of the LAN that speaks in the name of a WireGuard peer, whose hello we
+// would believe. So what a route leads to over WireGuard is nobody's here, even
+// where the configuration names it as a node's.
 func (s *snapshot) ownsOverlay(addr, src netip.Addr) bool {
+	route, named := s.routes.Get(hostPrefix(src))
+	if named && route.route.Via == dataplane.ViaWireGuard {
+		return false
+	}
 	if v := s.vteps[addr]; v != nil && v.overlay == src {
 		return true
 	}
-	if s.overlays[src] != nil {
-		return false
-	}
-	_, named := s.routes.Get(hostPrefix(src))
-	return !named
+	return s.overlays[src] == nil && !named
 }
 
 // martian returns the reason to drop a packet with addresses that no router

@@ -139,6 +139,7 @@ func TestHostileVXLAN(t *testing.T) {
 		{"source: a v6 pod of another domain", vx, "source", i.vtep, frame6(far.IP6, i.gw.Pods[0].IP6)},
 		{"source: overlay, to a pod", vx, "source", i.vtep, frame6(nobody, far.IP6)},
 		{"source: overlay, to another agent", vx, "source", i.vtep, frame6(nobody, addr(f.status(f.edge().Agents[0]).OverlayAddress))},
+		{"source: the overlay address of a gateway node of another domain", fabric, "overlay_source", i.vtep, frame6(addr(f.status(f.edge().Agents[0]).OverlayAddress), over)},
 		{"source: a public v6 address, to the overlay", vx, "source", i.vtep, frame6(addr("2001:db8::1"), over)},
 		{"ARP that claims the gateway node's address", vx, "source", i.vtep, vxlanFrame(i.to, i.me, unix.ETH_P_ARP, arp(i.me, segment(i.gw), segment(i.gw)))},
 		{"half an ARP", vx, "malformed", i.vtep, vxlanFrame(i.to, i.me, unix.ETH_P_ARP, []byte{0, 1, 8, 0, 6, 4})},
