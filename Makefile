@@ -1,15 +1,13 @@
 # Corax. `make help` lists the targets.
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS  := -s -w -X main.version=$(VERSION)
-BUILD    := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+BUILD    := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 ARCHES   := amd64 arm64 arm riscv64 mipsle
 LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 UNIT      = $(shell $(GO) list ./... | grep -v /integration)
 RACE     := $(if $(shell command -v gcc),-race)# the race detector needs a C compiler
 LAB      := CORAX_BIN=$(CURDIR)/bin/corax
 FUZZTIME ?= 10s
-
 .PHONY: help build cross test unit integration race lint fuzz bench demo soak generate clean
 
 help: ## List the targets
