@@ -175,7 +175,7 @@ func TestManInTheMiddle(t *testing.T) {
 						return
 					}
 					tt.middle(edge, hub)
-					if tt.want == ErrImpostor { // and the hub gets a proof of another session
+					if errors.Is(tt.want, ErrImpostor) { // and the hub gets a proof of another session
 						_, _ = hub.Write(append(keyBytes(own), make([]byte, macSize)...))
 						_, _ = io.ReadAll(hub)
 					}

@@ -28,7 +28,6 @@ type world struct {
 	got    [][]byte
 	conn   *Conn // the newest
 	reply  bool
-	stall  chan struct{} // not nil: Receive waits
 }
 
 func newPrivate(t testing.TB) key.Private {
