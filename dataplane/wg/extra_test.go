@@ -181,8 +181,15 @@ func TestSetPathRefuses(t *testing.T) {
 	good := Path{Via: kh, Label: labelA}
 	a.SetPath(kb, good, true)
 	for _, bad := range []Path{
-		{Via: kh}, {Via: kb, Label: 1}, {Via: newKey(t).Public(), Label: 1}, {Via: kh, Label: maxLabel + 1}, {Label: 5},
-		{Socket: 5}, {Via: kh, Label: 5, Stream: &sink{}}, {To: b.at("127.0.0.1"), Via: kh, Label: 5}, {Local: a.ip},
+		{Via: kh},
+		{Via: kb, Label: 1},
+		{Via: newKey(t).Public(), Label: 1},
+		{Via: kh, Label: maxLabel + 1},
+		{Label: 5},
+		{Socket: 5},
+		{Via: kh, Label: 5, Stream: &sink{}},
+		{To: b.at("127.0.0.1"), Via: kh, Label: 5},
+		{Local: a.ip},
 	} {
 		a.SetPath(kb, bad, true)
 		if p, _, ok := a.Path(kb); !ok || p != good {

@@ -37,7 +37,6 @@ type wire struct {
 	from, to *node
 	other    *wire
 	queue    chan [][]byte
-	sent     sync.WaitGroup
 }
 
 // newWires joins two nodes by a stream, and returns the ends that each sends to.

@@ -163,13 +163,19 @@ func TestRoutes(t *testing.T) {
 	}{
 		{"two relays win", func(*Input) {}, []Route{route(29*ms, a, b), route(92*ms, b)}},
 		{"one relay only", func(in *Input) { in.MaxRelays = 1 }, []Route{route(92*ms, b), route(102*ms, a)}},
-		{"configured cost", func(in *Input) { in.Hubs = []Hub{{a, true, 0}, {b, true, time.Second}} },
-			[]Route{route(102*ms, a), route(1092*ms, b)}},
+		{
+			"configured cost", func(in *Input) { in.Hubs = []Hub{{a, true, 0}, {b, true, time.Second}} },
+			[]Route{route(102*ms, a), route(1092*ms, b)},
+		},
 		{"b forbids relaying", func(in *Input) { in.Hubs = []Hub{{a, true, 0}, {b, false, 0}} }, []Route{route(102*ms, a)}},
-		{"direct", func(in *Input) { in.Links = append(links[:5:5], Link{peer, self, 28 * ms}) },
-			[]Route{route(28 * ms), route(29*ms, a, b), route(92*ms, b)}},
-		{"the worse of two reports counts", func(in *Input) { in.Links = append(links[:5:5], Link{b, a, 70 * ms}) },
-			[]Route{route(92*ms, b), route(94*ms, a, b)}},
+		{
+			"direct", func(in *Input) { in.Links = append(links[:5:5], Link{peer, self, 28 * ms}) },
+			[]Route{route(28 * ms), route(29*ms, a, b), route(92*ms, b)},
+		},
+		{
+			"the worse of two reports counts", func(in *Input) { in.Links = append(links[:5:5], Link{b, a, 70 * ms}) },
+			[]Route{route(92*ms, b), route(94*ms, a, b)},
+		},
 		{"no links", func(in *Input) { in.Links = nil }, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -123,11 +123,3 @@ func (st *site) addHost(access natlab.Link) (*natlab.Host, *natlab.Interface) {
 	}
 	return h, h.Attach(st.lan, natlab.Link{}, addrs...)
 }
-
-// wanInterface is what connects the site to the WAN.
-func (st *site) wanInterface(host *natlab.Interface) *natlab.Interface {
-	if st.kind == public {
-		return host
-	}
-	return st.routers[len(st.routers)-1].Outside()
-}

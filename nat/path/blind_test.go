@@ -26,9 +26,16 @@ func TestBlindRotation(t *testing.T) {
 		now  time.Duration
 		want Way
 	}{
-		{999 * ms, far4}, {1000 * ms, far6}, {2000 * ms, stream},
-		{3000 * ms, far4}, {4900 * ms, far4}, {5000 * ms, far6}, {7000 * ms, stream},
-		{9000 * ms, far4}, {12900 * ms, far4}, {13000 * ms, far6},
+		{999 * ms, far4},
+		{1000 * ms, far6},
+		{2000 * ms, stream},
+		{3000 * ms, far4},
+		{4900 * ms, far4},
+		{5000 * ms, far6},
+		{7000 * ms, stream},
+		{9000 * ms, far4},
+		{12900 * ms, far4},
+		{13000 * ms, far6},
 	} {
 		w.runTo(epoch.Add(step.now))
 		w.wantUsed(step.want)

@@ -173,9 +173,17 @@ func TestIdleCostsNothing(t *testing.T) {
 	w.wantUsed(far4)
 	w.clearLog()
 	for _, ev := range []Event{
-		Tick{}, ProbeIn{Way: far4}, ProbeIn{Way: far6}, ProbeIn{Way: direct("198.51.100.9:1")}, RelaysChanged{[]RelayWay{relay(1, 70*ms)}},
-		remote(natted, Candidate{Host, far4.To}), LocalChanged{Local{}}, NetworkChanged{"test"}, Lost{Way: over(1)},
-		Traffic{Sent: w.m.live.sent, Received: w.m.live.received}, TooBig{Way: far4, Size: 1400},
+		Tick{},
+		ProbeIn{Way: far4},
+		ProbeIn{Way: far6},
+		ProbeIn{Way: direct("198.51.100.9:1")},
+		RelaysChanged{[]RelayWay{relay(1, 70*ms)}},
+		remote(natted, Candidate{Host, far4.To}),
+		LocalChanged{Local{}},
+		NetworkChanged{"test"},
+		Lost{Way: over(1)},
+		Traffic{Sent: w.m.live.sent, Received: w.m.live.received},
+		TooBig{Way: far4, Size: 1400},
 	} {
 		if acts := w.do(ev); len(acts) != 0 || !w.m.Deadline().IsZero() {
 			t.Errorf("idle: %T did %v", ev, acts)

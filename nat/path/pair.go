@@ -134,16 +134,6 @@ func (m *Machine) anyDirect() bool {
 	return false
 }
 
-// liveRelay reports whether a relay or stream may be used.
-func (m *Machine) liveRelay() bool {
-	for _, p := range m.relays {
-		if !p.dead {
-			return true
-		}
-	}
-	return false
-}
-
 // expireProofs forgets proofs older than a NAT keeps an idle mapping.
 func (m *Machine) expireProofs() {
 	for _, p := range m.pairs {

@@ -25,8 +25,8 @@ type client struct {
 
 // waits are the times to wait after each sending of a UDP request. The routers
 // asked are one hop away.
-func waits() [3]time.Duration {
-	return [3]time.Duration{250 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond}
+func waits() []time.Duration {
+	return []time.Duration{250 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond}
 }
 
 // local returns the address that we have towards the gateway. For an IPv6

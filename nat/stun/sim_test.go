@@ -180,8 +180,10 @@ func newSim(t testing.TB, n simNAT, servers ...*simServer) *sim {
 	if !n.wan.IsValid() {
 		n.wan = netip.MustParseAddr("198.51.100.7")
 	}
-	return &sim{t: t, nat: n, servers: servers, now: testStart,
-		tunnel: netip.MustParseAddrPort("10.0.0.2:4500"), extra: netip.MustParseAddrPort("10.0.0.2:51000")}
+	return &sim{
+		t: t, nat: n, servers: servers, now: testStart,
+		tunnel: netip.MustParseAddrPort("10.0.0.2:4500"), extra: netip.MustParseAddrPort("10.0.0.2:51000"),
+	}
 }
 
 // run drives a Discovery until it is done, at most for the time given.

@@ -67,14 +67,22 @@ func TestGolden(t *testing.T) {
 			00200014000230860113a9fa0102030405060708090a0b0d
 			001c00204bc2cac2c0879e86d39878c9348b0ffd032dc64b317d1c392f788031bdf0eb7d 8028000404c2074d`},
 		{"request", AppendRequest(nil, testTx, RequestOptions{}), `000100002112a4420102030405060708090a0b0c`},
-		{"change both", AppendRequest(nil, testTx, RequestOptions{ChangeIP: true, ChangePort: true}),
-			`000100082112a4420102030405060708090a0b0c 0003000400000006`},
-		{"change port", AppendRequest(nil, testTx, RequestOptions{ChangePort: true}),
-			`000100082112a4420102030405060708090a0b0c 0003000400000002`},
-		{"response port", AppendRequest(nil, testTx, RequestOptions{ResponsePort: 0x1234}),
-			`000100082112a4420102030405060708090a0b0c 0027000212340000`},
-		{"padding", AppendRequest(nil, testTx, RequestOptions{Padding: 7}),
-			`0001000c2112a4420102030405060708090a0b0c 002600080000000000000000`},
+		{
+			"change both", AppendRequest(nil, testTx, RequestOptions{ChangeIP: true, ChangePort: true}),
+			`000100082112a4420102030405060708090a0b0c 0003000400000006`,
+		},
+		{
+			"change port", AppendRequest(nil, testTx, RequestOptions{ChangePort: true}),
+			`000100082112a4420102030405060708090a0b0c 0003000400000002`,
+		},
+		{
+			"response port", AppendRequest(nil, testTx, RequestOptions{ResponsePort: 0x1234}),
+			`000100082112a4420102030405060708090a0b0c 0027000212340000`,
+		},
+		{
+			"padding", AppendRequest(nil, testTx, RequestOptions{Padding: 7}),
+			`0001000c2112a4420102030405060708090a0b0c 002600080000000000000000`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if diff := cmp.Diff(unhex(t, tt.want), tt.got); diff != "" {
