@@ -74,13 +74,15 @@ type Candidates struct {
 	Mapping, Filtering uint8
 	PortStep           int16
 	Blocked            bool // UDP does not get out at all
-	Call               bool // answer with yours, and probe now
+	// Calls grows each time the receiver is asked to answer with its own and to
+	// probe now: act when it is another than before. Zero: never asked.
+	Calls uint32
 }
 
 // Format writes c without its probe key, for every verb.
 func (c Candidates) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "{%x %v mapping %d filtering %d step %d blocked %t call %t}",
-		c.ProbeID, c.Addrs, c.Mapping, c.Filtering, c.PortStep, c.Blocked, c.Call)
+	fmt.Fprintf(f, "{%x %v mapping %d filtering %d step %d blocked %t calls %d}",
+		c.ProbeID, c.Addrs, c.Mapping, c.Filtering, c.PortStep, c.Blocked, c.Calls)
 }
 
 // Want asks a hub for a label to Peer.

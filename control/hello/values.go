@@ -35,7 +35,7 @@ type wireCandidates struct {
 	Filtering uint8           `cbor:"5,keyasint,omitempty"`
 	PortStep  int16           `cbor:"6,keyasint,omitempty"`
 	Blocked   bool            `cbor:"7,keyasint,omitempty"`
-	Call      bool            `cbor:"8,keyasint,omitempty"`
+	Calls     uint32          `cbor:"8,keyasint,omitempty"`
 }
 
 type wireWant struct {
