@@ -23,12 +23,18 @@ type agentAPI struct {
 	// not block for long, once per request, in order. An unknown target is
 	// errNoTarget.
 	Ping func(ctx context.Context, target string, n int, reply func(PingReply)) error
+	// Paths tells of the ways to a peer, named like the target of a ping. An
+	// unknown one is errNoTarget. Nil: not available.
+	Paths func(name string) (Paths, error)
+	// Netcheck looks at the network around this node, for maxNetcheck at most.
+	// Nil: not available.
+	Netcheck func(ctx context.Context) (Netcheck, error)
 	// Ready reports whether the agent does its work, and if not, why.
 	Ready    func() (bool, []string)
 	Counters func() []dataplane.Counter
 }
 
-// errNoTarget says that a ping names nothing that the agent knows.
+// errNoTarget says that a question names nothing that the agent knows.
 var errNoTarget = errors.New("no peer, node or address of that name")
 
 // local serves what an agent tells of itself: the API on its unix socket, health
@@ -87,6 +93,9 @@ const (
 	maxAnswer  = 30 * time.Second
 	maxIdle    = 2 * time.Minute
 	maxHeader  = 16 << 10 // bytes
+	// maxNetcheck is how long the agent may look at its network. It leaves time
+	// to answer within maxAnswer.
+	maxNetcheck = 20 * time.Second
 )
 
 // serve answers requests on ln until ctx ends, then closes ln and joins what it

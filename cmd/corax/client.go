@@ -45,17 +45,34 @@ func socketFlag(cmd *cobra.Command) *string {
 }
 
 // Status asks for the agent's status.
-func (c *client) Status(ctx context.Context) (Status, error) {
-	body, err := c.get(ctx, "/v1/status", nil)
+func (c *client) Status(ctx context.Context) (s Status, err error) {
+	err = c.document(ctx, "status", nil, &s)
+	return s, err
+}
+
+// Paths asks for the ways to a peer.
+func (c *client) Paths(ctx context.Context, peer string) (p Paths, err error) {
+	err = c.document(ctx, "paths", url.Values{"peer": {peer}}, &p)
+	return p, err
+}
+
+// Netcheck has the agent look at its network, which takes a while.
+func (c *client) Netcheck(ctx context.Context) (n Netcheck, err error) {
+	err = c.document(ctx, "netcheck", nil, &n)
+	return n, err
+}
+
+// document asks for one JSON document.
+func (c *client) document(ctx context.Context, name string, query url.Values, into any) error {
+	body, err := c.get(ctx, "/v1/"+name, query)
 	if err != nil {
-		return Status{}, err
+		return err
 	}
 	defer body.Close()
-	var s Status
-	if err := json.NewDecoder(io.LimitReader(body, maxDocument)).Decode(&s); err != nil {
-		return Status{}, &exitError{exitNoAgent, fmt.Errorf("read status from %s: %w", c.socket, err), ""}
+	if err := json.NewDecoder(io.LimitReader(body, maxDocument)).Decode(into); err != nil {
+		return &exitError{exitNoAgent, fmt.Errorf("read %s from %s: %w", name, c.socket, err), ""}
 	}
-	return s, nil
+	return nil
 }
 
 // Ping asks for n echo requests (0: until ctx ends) and calls reply with each
@@ -63,6 +80,9 @@ func (c *client) Status(ctx context.Context) (Status, error) {
 func (c *client) Ping(ctx context.Context, target string, n int, reply func(PingReply) bool) error {
 	body, err := c.get(ctx, "/v1/ping", url.Values{"target": {target}, "count": {strconv.Itoa(n)}})
 	if err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return nil // interrupted before the first answer
+		}
 		return err
 	}
 	defer body.Close()

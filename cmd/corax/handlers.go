@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -26,6 +27,8 @@ func (l *local) api() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", l.serveStatus)
 	mux.HandleFunc("GET /v1/ping", l.servePing)
+	mux.HandleFunc("GET /v1/paths", l.servePaths)
+	mux.HandleFunc("GET /v1/netcheck", l.serveNetcheck)
 	return ownerOnly(mux)
 }
 
@@ -70,10 +73,43 @@ func (l *local) servePing(w http.ResponseWriter, r *http.Request) {
 	case r.Context().Err() != nil: // nobody listens any more
 	case err != nil && started:
 		_ = enc.Encode(apiError{err.Error()})
-	case errors.Is(err, errNoTarget):
-		writeJSON(w, http.StatusNotFound, apiError{err.Error()})
 	case err != nil:
-		writeJSON(w, http.StatusBadGateway, apiError{err.Error()})
+		writeError(w, err)
+	}
+}
+
+func (l *local) servePaths(w http.ResponseWriter, r *http.Request) {
+	peer := r.FormValue("peer")
+	switch {
+	case l.agent.Paths == nil:
+		writeJSON(w, http.StatusNotImplemented, apiError{"not available in this agent"})
+		return
+	case peer == "":
+		writeJSON(w, http.StatusBadRequest, apiError{"peer is missing"})
+		return
+	}
+	p, err := l.agent.Paths(peer)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, p.complete())
+}
+
+func (l *local) serveNetcheck(w http.ResponseWriter, r *http.Request) {
+	if l.agent.Netcheck == nil {
+		writeJSON(w, http.StatusNotImplemented, apiError{"not available in this agent"})
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), maxNetcheck)
+	defer cancel()
+	n, err := l.agent.Netcheck(ctx)
+	switch {
+	case r.Context().Err() != nil: // nobody listens any more
+	case err != nil:
+		writeError(w, err)
+	default:
+		writeJSON(w, http.StatusOK, n.complete())
 	}
 }
 
@@ -91,6 +127,15 @@ func (l *local) health() http.Handler {
 		writeText(w, http.StatusOK, "ready")
 	})
 	return mux
+}
+
+// writeError answers with an error of the agent's.
+func writeError(w http.ResponseWriter, err error) {
+	code := http.StatusBadGateway
+	if errors.Is(err, errNoTarget) {
+		code = http.StatusNotFound
+	}
+	writeJSON(w, code, apiError{err.Error()})
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {
