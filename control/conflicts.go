@@ -13,21 +13,26 @@ type hazard struct {
 	what   string
 }
 
-// conflicts returns the remote subnets that must not be installed here, because
-// they would take packets from this host, its LANs, or the tunnel itself, and
-// reports each.
-func (p *planner) conflicts() map[netip.Prefix]bool {
-	refused := map[netip.Prefix]bool{}
+// planConflicts finds the remote subnets that must not be installed here,
+// because they would take packets from this host, its LANs, or the tunnel
+// itself. It reports each, where they would be installed otherwise.
+func (p *planner) planConflicts() {
+	p.refused = map[netip.Prefix]bool{}
+	if p.domain == nil {
+		return
+	}
 	for _, h := range p.hazards() {
 		for _, c := range p.mesh.claims.overlapping(h.prefix) {
-			if c.domain == p.domain || c.domain.routed || refused[c.prefix] {
+			if c.domain == p.domain || c.domain.routed || p.refused[c.prefix] {
 				continue
 			}
-			refused[c.prefix] = true
+			p.refused[c.prefix] = true
+			if !p.on {
+				continue
+			}
 			p.report(c.domain, c.field, "%s of node %s is not installed on this node: it overlaps %s", c.prefix, c.node.name, h.what)
 		}
 	}
-	return refused
 }
 
 func (p *planner) hazards() []hazard {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"corax/control/api/v1beta1"
 	"corax/dataplane/key"
@@ -25,7 +26,7 @@ type mesh struct {
 type domain struct {
 	name   string
 	gw     *v1beta1.Gateway
-	cost   int
+	cost   time.Duration
 	routed bool
 	tunnel bool // tunnel mode is on and wanted here
 
@@ -82,7 +83,7 @@ func (m *mesh) readDomains(gws []v1beta1.Gateway) {
 		}
 		cost, _ := gw.Cost()
 		m.domains = append(m.domains, &domain{
-			name: gw.Metadata.Name, gw: gw, cost: cost, routed: gw.Routed(),
+			name: gw.Metadata.Name, gw: gw, cost: time.Duration(cost) * time.Millisecond, routed: gw.Routed(),
 			nodeNamed: map[string]*node{}, memberOn: map[string]*member{}, carriers: map[string]*member{},
 		})
 	}

@@ -56,7 +56,10 @@ func (p *planner) addPeer(e *member, keep, hubless bool) {
 	peer := dataplane.Peer{
 		Gateway: e.domain.name, Node: e.node, PublicKey: e.key, Preshared: p.local.Preshared,
 		AllowedIPs: []netip.Prefix{netip.PrefixFrom(overlay, overlay.BitLen())},
-		Hub:        e.hub(),
+		Hub:        e.hub(), Relay: e.relay(), Cost: e.domain.cost, SameDomain: e.domain == p.domain,
+	}
+	if peer.Hub {
+		peer.TLSPort = e.entry.TLSPort()
 	}
 	lan := netip.AddrPort{}
 	if n := e.domain.nodeNamed[e.node]; n != nil {

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"corax/dataplane"
@@ -20,6 +21,7 @@ type planner struct {
 	member *member // nil: not listed
 	on     bool    // this node takes part in tunnel mode
 
+	refused  map[netip.Prefix]bool // subnets that must not be installed here
 	remote   []remote
 	cfg      dataplane.Config
 	problems []Problem
@@ -72,7 +74,7 @@ func (p *planner) planSelf() {
 	if p.domain == nil {
 		return
 	}
-	self.Gateway = p.domain.name
+	self.Gateway, self.Cost = p.domain.name, p.domain.cost
 	if n := p.node; n != nil {
 		if p.on {
 			self.Subnets = slices.Clone(n.subnets)
@@ -84,6 +86,9 @@ func (p *planner) planSelf() {
 			p.report(p.domain, fmt.Sprintf("status.nodes[%d].privateIP", n.index),
 				"%s is not the address of this node, %s: the others send to the wrong one", n.addr, self.NodeIP)
 		}
+	}
+	if e := p.member; e != nil {
+		self.Hub, self.Relay = e.hub(), e.relay()
 	}
 	if e := p.member; e != nil && !e.key.IsZero() && e.key != p.local.PublicKey {
 		p.report(p.domain, e.keyField(), "not the public key of node %s: its peers cannot reach it", e.node)

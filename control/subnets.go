@@ -12,13 +12,12 @@ func (p *planner) planSubnets() {
 	if !p.on {
 		return
 	}
-	refused := p.conflicts()
 	peers := map[key.Public]int{}
 	for i := range p.cfg.Peers {
 		peers[p.cfg.Peers[i].PublicKey] = i
 	}
 	for _, c := range p.mesh.claims.sorted {
-		if c.domain == p.domain || c.domain.routed || refused[c.prefix] {
+		if c.domain == p.domain || c.domain.routed || p.refused[c.prefix] {
 			continue
 		}
 		r := remote{claim: c}

@@ -16,6 +16,10 @@ type Config struct {
 	VTEPs  []VTEP      // nodes reached by VXLAN, by Addr
 	Routes []Route     // the fabric's table, by Prefix; at most one per prefix
 	Host   []HostRoute // what the kernel sends into corax0, by Prefix
+	// Forbidden holds what is never an address of a peer, sorted: the overlay
+	// prefix and the subnets of pods. A probe to them would go into the tunnel,
+	// or to a pod, because a peer said so.
+	Forbidden []netip.Prefix
 }
 
 // Self is what the dataplane knows of its own node.
@@ -30,6 +34,12 @@ type Self struct {
 	// Tunnel says that this node opens the tunnel port: it is a gateway node
 	// or a standby.
 	Tunnel bool
+	// Hub says that this node is a gateway node that others can reach first.
+	Hub bool
+	// Relay says that this node is a hub and relays for others.
+	Relay bool
+	// Cost is what the Gateway adds to the cost of paths over its hubs.
+	Cost time.Duration
 }
 
 // Peer is one WireGuard peer: another gateway node or standby.
@@ -51,8 +61,17 @@ type Peer struct {
 	EndpointPort uint16
 	// Keepalive is the persistent keepalive interval; zero means none.
 	Keepalive time.Duration
-	// Hub says that the peer can be reached first.
+	// Hub says that the peer is a gateway node that can be reached first.
 	Hub bool
+	// Relay says that the peer is a hub and relays for others.
+	Relay bool
+	// TLSPort is the TCP port of the hub's TLS fallback; zero when the peer is
+	// no hub.
+	TLSPort uint16
+	// Cost is what the peer's Gateway adds to the cost of paths over its hubs.
+	Cost time.Duration
+	// SameDomain says that the peer is in this node's own domain.
+	SameDomain bool
 }
 
 // VTEP is a node of the same domain that speaks VXLAN with this one.

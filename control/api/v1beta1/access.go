@@ -57,7 +57,16 @@ func (e *Endpoint) ExposedPort() uint16 {
 	return PortTunnel
 }
 
-// Cost returns the configured cost of the Gateway; zero without one.
+// TLSPort returns the TCP port of the endpoint's tunnel fallback, else
+// [PortTLSFallback]. A value that is no port counts as absent.
+func (e *Endpoint) TLSPort() uint16 {
+	if p, err := ParsePort(e.Config[ConfigTLSPort]); err == nil {
+		return p
+	}
+	return PortTLSFallback
+}
+
+// Cost returns the configured cost of the Gateway in milliseconds; zero without one.
 func (g *Gateway) Cost() (int, error) {
 	s := g.Metadata.Annotations[AnnotationCost]
 	if s == "" {

@@ -40,7 +40,8 @@ const (
 
 // Annotations of a Gateway.
 const (
-	// AnnotationCost is added to the cost of paths over the domain's hubs.
+	// AnnotationCost is added to the cost of paths over the domain's hubs, in
+	// milliseconds.
 	AnnotationCost = "corax.io/cost"
 	// AnnotationRelay, when "false", says that the domain's hubs do not relay.
 	AnnotationRelay = "corax.io/relay"
