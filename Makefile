@@ -2,11 +2,9 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BUILD    := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
-ARCHES   := amd64 arm64 arm riscv64 mipsle
 LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 UNIT      = $(shell $(GO) list ./... | grep -v /integration)
 RACE     := $(if $(shell command -v gcc),-race)# the race detector needs a C compiler
-LAB      := CORAX_BIN=$(CURDIR)/bin/corax
 FUZZTIME ?= 10s
 .PHONY: help build cross test unit integration race lint fuzz bench demo soak generate clean
 
@@ -17,19 +15,20 @@ build: ## Build bin/corax for this machine
 	$(BUILD) -o bin/corax ./cmd/corax
 
 cross: ## Build bin/corax-linux-<arch> for every architecture; compile for darwin
-	@for a in $(ARCHES); do echo "bin/corax-linux-$$a"; GOOS=linux GOARCH=$$a GOMIPS=softfloat $(BUILD) -o bin/corax-linux-$$a ./cmd/corax || exit 1; done
+	@for a in amd64 arm64 arm riscv64 mipsle; do echo "bin/corax-linux-$$a"; GOOS=linux GOARCH=$$a GOMIPS=softfloat $(BUILD) -o bin/corax-linux-$$a ./cmd/corax || exit 1; done
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 
 test: build cross unit integration ## Everything that proves the project
 
 unit: ## Unit tests; every benchmark once
+	@./integration/tools.sh
 	$(GO) test $(RACE) -run '^$$' $(UNIT) >/dev/null # builds side by side, then tests one by one
 	$(GO) test $(RACE) -p 1 -shuffle=on $(UNIT)
 	$(GO) test -run '^$$' -bench . -benchtime 1x $(UNIT) >/dev/null
 
-integration: build ## Real agents in network namespaces (installs what it needs, or says what is missing)
+integration: build ## Real agents in network namespaces
 	@./integration/tools.sh
-	$(LAB) $(GO) test -count=1 -p 1 -timeout 40m ./integration/...
+	CORAX_BIN=$(CURDIR)/bin/corax $(GO) test -count=1 -p 1 -timeout 40m ./integration/...
 
 race: ## The integration tests, with an agent built with the race detector
 	CGO_ENABLED=1 $(GO) build -race -o bin/corax-race ./cmd/corax
@@ -50,8 +49,9 @@ bench: build ## Ratios against other systems on one topology, in one run
 demo: build ## Pods of three domains talk through real agents, live
 	$(GO) run ./integration/demo -corax bin/corax
 
-soak: build ## The long tests: soak, chaos, scale
-	$(LAB) CORAX_SOAK=1 $(GO) test -count=1 -timeout 6h -run Soak ./integration/...
+soak: build ## The long tests: soak, chaos, scale, simulated NATs
+	CORAX_NATLAB_SEEDS=6000 $(GO) test -count=1 -run TestRandom ./nat/natlab
+	CORAX_BIN=$(CURDIR)/bin/corax CORAX_SOAK=1 $(GO) test -count=1 -timeout 6h -run Soak ./integration/...
 
 generate: ## Golden files
 	$(GO) test ./control ./cmd/corax -update
