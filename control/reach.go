@@ -26,6 +26,9 @@ type reach struct {
 // hub reports whether the member is a gateway node that can be reached first.
 func (e *member) hub() bool { return e.reach.open && e.gateway() }
 
+// relay reports whether the member is a hub that relays for others.
+func (e *member) relay() bool { return e.hub() && e.domain.gw.Relay() }
+
 func (m *mesh) readReach(d *domain) {
 	for _, e := range d.members {
 		addr, _ := e.entry.PublicAddr() // errors are reported by the source
