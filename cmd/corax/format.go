@@ -94,3 +94,31 @@ func percentText(ratio float64) string {
 		return fmt.Sprintf("%.0f %%", p)
 	}
 }
+
+// clockText writes a moment in the time zone of now.
+func clockText(now, t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.In(now.Location()).Format("2006-01-02 15:04:05.000")
+}
+
+// sinceText writes a moment and how long ago it was.
+func sinceText(now, t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return clockText(now, t) + ", " + ageText(now, t)
+}
+
+// untilText writes how long it is until t, in whole seconds.
+func untilText(now, t time.Time) string {
+	switch d := t.Sub(now).Round(time.Second); {
+	case t.IsZero():
+		return "-"
+	case d <= 0:
+		return "now"
+	default:
+		return "in " + d.String()
+	}
+}

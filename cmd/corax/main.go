@@ -37,6 +37,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newAgentCommand(), newKeyCommand(), newStatusCommand(), newPingCommand(), newVersionCommand())
+	root.AddCommand(newAgentCommand(), newKeyCommand(), newStatusCommand(), newPingCommand(),
+		newPathsCommand(), newNetcheckCommand(), newVersionCommand())
 	return root
 }

@@ -3,16 +3,18 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
-	"time"
+	"strings"
 
+	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 )
 
-// output is a form in which status is printed.
+// output is a form in which an answer of the agent is printed.
 type output string
 
-// The forms of status.
+// The forms of an answer.
 const (
 	outputTable output = "table"
 	outputWide  output = "wide"
@@ -20,17 +22,36 @@ const (
 	outputYAML  output = "yaml"
 )
 
-// write prints s. now is what ages are counted from.
-func (o output) write(w io.Writer, s Status, now time.Time) error {
+// outputFlag adds --output with the forms that a command has; the first is the
+// default. What it returns reads the flag.
+func outputFlag(cmd *cobra.Command, forms ...output) func() (output, error) {
+	names := make([]string, len(forms))
+	for i, f := range forms {
+		names[i] = string(f)
+	}
+	last := len(names) - 1
+	form := cmd.Flags().StringP("output", "o", names[0], "`FORM`: "+strings.Join(names[:last], ", ")+" or "+names[last])
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
+	return func() (out output, err error) {
+		if err := oneOf(&out, forms...)(*form); err != nil {
+			return "", &exitError{exitUsage, fmt.Errorf("%s: --output: %w", cmd.Name(), err), ""}
+		}
+		return out, nil
+	}
+}
+
+// write prints doc as JSON or YAML, or what table returns for the other forms.
+func (o output) write(w io.Writer, doc any, table func() string) error {
 	switch o {
 	case outputJSON:
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
-		return enc.Encode(s)
+		return enc.Encode(doc)
 	case outputYAML:
-		return writeYAML(w, s)
+		return writeYAML(w, doc)
 	default:
-		return writeTable(w, s, o == outputWide, now)
+		_, err := io.WriteString(w, table())
+		return err
 	}
 }
 

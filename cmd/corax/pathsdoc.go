@@ -17,7 +17,7 @@ type Paths struct {
 	RTTMillis      float64    `json:"rttMillis"`        // 0: not measured
 	LossRatio      float64    `json:"lossRatio"`        // 0 to 1
 	MTU            int        `json:"mtu"`              // inner, in bytes
-	MTU6           int        `json:"mtu6,omitempty"`   // what IPv6 is told, when it differs
+	MTU6           int        `json:"mtu6,omitempty"`   // what inner IPv6 is told; 0: the same
 	NextTry        time.Time  `json:"nextTry,omitzero"` // when better ways are probed again; zero: not planned
 	Detail         string     `json:"detail"`           // what Path.Why leaves open, such as the text of an error; may be empty
 	NAT            NAT        `json:"nat"`

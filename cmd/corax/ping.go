@@ -20,6 +20,9 @@ func newPingCommand() *cobra.Command {
 		Long: `Send an echo request a second over the tunnel to a gateway node, named by its
 Gateway, its node or an IP address, and show the path that each answer took.
 
+With --until-direct it ends when an answer took a direct path; else the last line
+says why the path is not direct.
+
 Exit codes: 0 an answer came (with --until-direct: over a direct path), 1 none
 did, 2 no agent answers, 3 wrong usage.`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -55,6 +58,7 @@ type pinger struct {
 	sent, answered int
 	low, high, sum float64 // milliseconds, of the answered
 	direct         bool    // the last answer came over a direct path
+	last           Path    // of the last request, answered or not
 }
 
 func (p *pinger) run(ctx context.Context, c *client, target string, n int) error {
@@ -68,6 +72,7 @@ func (p *pinger) run(ctx context.Context, c *client, target string, n int) error
 // reply prints one reply and reports whether more are wanted.
 func (p *pinger) reply(r PingReply) bool {
 	p.sent++
+	p.last = r.Path
 	from := fmt.Sprintf("%s/%s (%s)", dash(r.Gateway), dash(r.Node), addrText(r.Address.IsValid(), r.Address))
 	if r.Lost {
 		_, _ = fmt.Fprintf(p.w, "no answer from %s: seq=%d\n", from, r.Seq)
@@ -100,6 +105,21 @@ func (p *pinger) summary(target string) {
 			millisText(p.low), millisText(p.sum/float64(p.answered)), millisText(p.high))
 	}
 	_, _ = fmt.Fprintln(p.w)
+	if p.untilDirect && !p.direct {
+		_, _ = fmt.Fprintln(p.w, stayText(p.last))
+	}
+}
+
+// stayText says what a path is that did not become direct, and why.
+func stayText(p Path) string {
+	text := "the path stays " + pathText(p)
+	if p.Kind == "" || p.Kind == PathNone {
+		text = "there is no path"
+	}
+	if p.Why != "" {
+		text += ": " + oneLine(p.Why)
+	}
+	return text
 }
 
 // verdict is an error without words when what was wanted did not happen: the

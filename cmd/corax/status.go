@@ -12,10 +12,7 @@ import (
 )
 
 func newStatusCommand() *cobra.Command {
-	var (
-		form  string
-		watch bool
-	)
+	var watch bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show this node, its peers and its problems",
@@ -25,16 +22,13 @@ Exit codes: 0 every peer can be reached (a peer without traffic counts as
 reachable), 1 some cannot, 2 no agent answers, 3 wrong usage.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().StringVarP(&form, "output", "o", string(outputTable), "`FORM`: table, wide, json or yaml")
+	form := outputFlag(cmd, outputTable, outputWide, outputJSON, outputYAML)
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show every change, once a second")
 	socket := socketFlag(cmd)
-	forms := []output{outputTable, outputWide, outputJSON, outputYAML}
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
-		[]string{"table", "wide", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) error {
-		var out output
-		if err := oneOf(&out, forms...)(form); err != nil {
-			return &exitError{exitUsage, fmt.Errorf("status: --output: %w", err), ""}
+		out, err := form()
+		if err != nil {
+			return err
 		}
 		c := newClient(*socket)
 		defer c.Close()
@@ -56,7 +50,7 @@ func showStatus(ctx context.Context, c *client, out output, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
-	if err := out.write(w, s, time.Now()); err != nil {
+	if err := writeStatus(w, out, s, time.Now()); err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
 	return reachable(s)

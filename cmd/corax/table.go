@@ -20,23 +20,30 @@ func peerColumns() []column {
 	return []column{
 		{"GATEWAY", false, func(p Peer, _ time.Time) string { return dash(p.Gateway) }},
 		{"NODE", false, func(p Peer, _ time.Time) string { return dash(p.Node) }},
-		{"PATH", false, func(p Peer, _ time.Time) string { return pathText(p.Path) }},
+		{"PATH", false, func(p Peer, _ time.Time) string { return dash(string(p.Path.Kind)) }},
+		{"VIA", false, func(p Peer, _ time.Time) string { return viaText(p.Path.Via) }},
 		{"ENDPOINT", true, func(p Peer, _ time.Time) string { return dash(p.Path.Endpoint) }},
 		{"RTT", false, func(p Peer, _ time.Time) string { return millisText(p.RTTMillis) }},
-		{"LOSS", false, func(p Peer, _ time.Time) string { return lossText(p) }},
-		{"MTU", true, func(p Peer, _ time.Time) string { return mtuText(p.MTU) }},
-		{"RX", false, func(p Peer, _ time.Time) string { return bytesText(p.RxBytes) }},
-		{"TX", false, func(p Peer, _ time.Time) string { return bytesText(p.TxBytes) }},
-		{"HANDSHAKE", false, func(p Peer, now time.Time) string { return ageText(now, p.LastHandshake) }},
+		{"LOSS", false, func(p Peer, _ time.Time) string { return lossText(p.RTTMillis, p.LossRatio) }},
+		{"MTU", false, func(p Peer, _ time.Time) string { return mtuText(p.MTU) }},
+		{"RX", true, func(p Peer, _ time.Time) string { return bytesText(p.RxBytes) }},
+		{"TX", true, func(p Peer, _ time.Time) string { return bytesText(p.TxBytes) }},
+		{"HANDSHAKE", true, func(p Peer, now time.Time) string { return ageText(now, p.LastHandshake) }},
 		{"OVERLAY", true, func(p Peer, _ time.Time) string { return overlayText(p) }},
 		{"SUBNETS", true, func(p Peer, _ time.Time) string { return subnetsText(p) }},
 		{"NAT", true, func(p Peer, _ time.Time) string { return natText(p.NAT) }},
-		{"WHY", true, func(p Peer, _ time.Time) string { return dash(p.Path.Why) }},
+		// The longest comes last, where it may run on into the next line.
+		{"WHY", false, func(p Peer, _ time.Time) string { return dash(p.Path.Why) }},
 	}
 }
 
-// writeTable writes status for a human: this node, its peers, its problems.
-func writeTable(w io.Writer, s Status, wide bool, now time.Time) error {
+// writeStatus prints s. now is what ages are counted from.
+func writeStatus(w io.Writer, out output, s Status, now time.Time) error {
+	return out.write(w, s, func() string { return statusTable(s, out == outputWide, now) })
+}
+
+// statusTable is status for a human: this node, its peers, its problems.
+func statusTable(s Status, wide bool, now time.Time) string {
 	var b strings.Builder
 	writeSelf(&b, s)
 	if len(s.Peers) > 0 {
@@ -53,8 +60,7 @@ func writeTable(w io.Writer, s Status, wide bool, now time.Time) error {
 		b.WriteString("\ndropped:\n")
 		writeCounters(&b, s.Counters)
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
 
 func writeSelf(b *strings.Builder, s Status) {
@@ -69,35 +75,33 @@ func writeSelf(b *strings.Builder, s Status) {
 	if s.DatapathReason != "" {
 		datapath += " (" + s.DatapathReason + ")"
 	}
-	tw := newTabs(b)
-	for _, row := range [][2]string{
-		{"node", fmt.Sprintf("%s, %s", s.Node, where)},
-		{"public key", s.PublicKey.String()},
+	writeRows(b, [][]string{
+		{"node", oneLine(fmt.Sprintf("%s, %s", s.Node, where))},
+		{"public key", dash(s.PublicKey.String())},
 		{"overlay", addrText(s.OverlayAddress.IsValid(), s.OverlayAddress)},
-		{"datapath", fmt.Sprintf("%s, MTU %d", datapath, s.MTU)},
-		{"version", s.Version},
+		{"datapath", oneLine(fmt.Sprintf("%s, MTU %d", datapath, s.MTU))},
+		{"version", dash(s.Version)},
 		{"peers", peersText(s.Peers)},
-	} {
-		fmt.Fprintf(tw, "%s\t%s\n", row[0], dash(row[1]))
-	}
-	_ = tw.Flush()
+	})
 }
 
 func writePeers(b *strings.Builder, peers []Peer, wide bool, now time.Time) {
 	columns := slices.DeleteFunc(peerColumns(), func(c column) bool { return c.wide && !wide })
-	tw := newTabs(b)
-	row := func(cell func(c column) string) {
-		for i, c := range columns {
-			if i > 0 {
-				fmt.Fprint(tw, "\t")
-			}
-			fmt.Fprint(tw, cell(c))
+	rows := make([][]string, 1+len(peers))
+	for _, c := range columns {
+		rows[0] = append(rows[0], c.title)
+		for i, p := range peers {
+			rows[1+i] = append(rows[1+i], c.cell(p, now))
 		}
-		fmt.Fprintln(tw)
 	}
-	row(func(c column) string { return c.title })
-	for _, p := range peers {
-		row(func(c column) string { return c.cell(p, now) })
+	writeRows(b, rows)
+}
+
+// writeRows writes cells in columns. They hold no tab and no line end.
+func writeRows(b *strings.Builder, rows [][]string) {
+	tw := newTabs(b)
+	for _, row := range rows {
+		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}
 	_ = tw.Flush()
 }
@@ -134,19 +138,22 @@ func peersText(peers []Peer) string {
 	return fmt.Sprintf("%d of %d not reachable", lost, len(peers))
 }
 
+// pathText is a path in words, where there is no column for its relays.
 func pathText(p Path) string {
 	if len(p.Via) == 0 {
 		return dash(string(p.Kind))
 	}
-	return oneLine(fmt.Sprintf("%s via %s", p.Kind, strings.Join(p.Via, ", ")))
+	return dash(string(p.Kind)) + " via " + viaText(p.Via)
 }
 
+func viaText(via []string) string { return dash(strings.Join(via, ", ")) }
+
 // lossText leaves the loss of a path out that nothing was sent on.
-func lossText(p Peer) string {
-	if p.RTTMillis <= 0 && p.LossRatio <= 0 {
+func lossText(rttMillis, ratio float64) string {
+	if rttMillis <= 0 && ratio <= 0 {
 		return "-"
 	}
-	return percentText(p.LossRatio)
+	return percentText(ratio)
 }
 
 func mtuText(mtu int) string {

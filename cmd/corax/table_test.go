@@ -67,7 +67,7 @@ func TestGoldenStatus(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got bytes.Buffer
-			if err := tt.form.write(&got, tt.s, sampleTime()); err != nil {
+			if err := writeStatus(&got, tt.form, tt.s, sampleTime()); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, filepath.Join("testdata", "status", tt.name+".golden"), got.Bytes())
