@@ -1,20 +1,19 @@
 package control
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
 	"corax/dataplane/key"
 )
 
-// planForbidden lists what is never probed: overlay addresses and those of pods,
-// which packets reach only through the tunnel or without anybody's wish. A
-// subnet that is not installed here does not count when it holds addresses of
-// this host or of nodes, as where pods share the network of the nodes.
+// planForbidden lists what is never probed: overlay addresses and those of pods.
 func (p *planner) planForbidden() {
+	spared := p.spared()
 	all := []netip.Prefix{key.OverlayPrefix}
 	for _, c := range p.mesh.claims.sorted {
-		if !p.refused[c.prefix] && !p.sharedWithNodes(c) {
+		if !spared[c.prefix] {
 			all = append(all, c.prefix)
 		}
 	}
@@ -22,11 +21,29 @@ func (p *planner) planForbidden() {
 	p.cfg.Forbidden = all
 }
 
-// sharedWithNodes reports whether the kernel routes the subnet and nodes of its
-// domain have addresses in it.
-func (p *planner) sharedWithNodes(c claim) bool {
-	if c.domain != p.domain && !c.domain.routed {
-		return false
+// spared returns the subnets that may be probed: those that are refused here,
+// and of those that the kernel routes the ones that hold the address of a node
+// of their domain or of a peer, as where pods share the network of the nodes.
+func (p *planner) spared() map[netip.Prefix]bool {
+	spared := maps.Clone(p.refused)
+	for _, d := range p.mesh.domains {
+		if d != p.domain && !d.routed {
+			continue
+		}
+		for _, n := range d.nodes {
+			for _, c := range p.mesh.claims.overlapping(host(n.addr)) {
+				if c.domain == d {
+					spared[c.prefix] = true
+				}
+			}
+		}
 	}
-	return slices.ContainsFunc(c.domain.nodes, func(n *node) bool { return c.prefix.Contains(n.addr) })
+	for i := range p.cfg.Peers {
+		if a := p.cfg.Peers[i].Endpoint.Addr(); a.IsValid() {
+			for _, c := range p.mesh.claims.overlapping(host(a)) {
+				spared[c.prefix] = true
+			}
+		}
+	}
+	return spared
 }

@@ -60,9 +60,30 @@ func checkPlan(t *testing.T, d control.Desired) {
 			t.Errorf("host route %s contains this node", h.Prefix)
 		}
 	}
+	sorted(t, "forbidden prefixes", c.Forbidden, netip.Prefix.Compare)
+	for _, p := range append(prefixesOf(c.Host), key.OverlayPrefix) {
+		if !slices.Contains(c.Forbidden, p) {
+			t.Errorf("%s leads into the tunnel and may be probed", p)
+		}
+	}
+	for _, p := range c.Peers {
+		if slices.ContainsFunc(c.Forbidden, func(f netip.Prefix) bool { return f.Contains(p.Endpoint.Addr()) }) {
+			t.Errorf("the endpoint %s of %s is forbidden", p.Endpoint, p.Node)
+		}
+		if p.Relay && !p.Hub || p.Hub != (p.TLSPort != 0) {
+			t.Errorf("peer %s: hub %t, relay %t, TLS port %d", p.Node, p.Hub, p.Relay, p.TLSPort)
+		}
+	}
 	if len(c.Peers) > 0 && !c.Self.Tunnel {
 		t.Error("peers without a tunnel port")
 	}
+}
+
+func prefixesOf(hs []dataplane.HostRoute) (ps []netip.Prefix) {
+	for _, h := range hs {
+		ps = append(ps, h.Prefix)
+	}
+	return ps
 }
 
 func sorted[T any](t *testing.T, what string, s []T, compare func(a, b T) int) {

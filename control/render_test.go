@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"corax/control"
 	"corax/dataplane"
@@ -14,8 +15,10 @@ import (
 func render(d control.Desired, names *keyNames) string {
 	b := new(strings.Builder)
 	self := d.Config.Self
-	fmt.Fprintf(b, "role %s gateway=%q node=%s ip=%s overlay=%s mtu=%d tunnel=%t\n",
+	fmt.Fprintf(b, "role %s gateway=%q node=%s ip=%s overlay=%s mtu=%d tunnel=%t",
 		d.Role, d.Gateway, self.Node, self.NodeIP, self.Overlay, self.MTU, self.Tunnel)
+	renderHub(b, self.Hub, self.Relay, self.Cost)
+	b.WriteByte('\n')
 	for _, s := range self.Subnets {
 		fmt.Fprintf(b, "subnet %s\n", s)
 	}
@@ -48,6 +51,7 @@ func render(d control.Desired, names *keyNames) string {
 	for _, h := range d.Config.Host {
 		fmt.Fprintf(b, "host %s mtu=%d\n", h.Prefix, h.MTU)
 	}
+	fmt.Fprintf(b, "forbidden %s\n", list(d.Config.Forbidden))
 	for _, p := range d.Problems {
 		fmt.Fprintf(b, "problem %s\n", p)
 	}
@@ -65,10 +69,26 @@ func renderPeer(b *strings.Builder, p dataplane.Peer) {
 	if p.Keepalive != 0 {
 		fmt.Fprintf(b, " keepalive=%s", p.Keepalive)
 	}
-	if p.Hub {
-		b.WriteString(" hub")
+	renderHub(b, p.Hub, p.Relay, p.Cost)
+	if p.TLSPort != 0 {
+		fmt.Fprintf(b, " tls=%d", p.TLSPort)
+	}
+	if p.SameDomain {
+		b.WriteString(" same-domain")
 	}
 	b.WriteByte('\n')
+}
+
+func renderHub(b *strings.Builder, hub, relay bool, cost time.Duration) {
+	if hub {
+		b.WriteString(" hub")
+	}
+	if relay {
+		b.WriteString(" relay")
+	}
+	if cost != 0 {
+		fmt.Fprintf(b, " cost=%s", cost)
+	}
 }
 
 func list(ps []netip.Prefix) string {

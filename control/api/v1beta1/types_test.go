@@ -80,6 +80,18 @@ func TestExposedPort(t *testing.T) {
 	}
 }
 
+func TestTLSPort(t *testing.T) {
+	for s, want := range map[string]uint16{"": 10280, "443": 443, "65535": 65535, "0": 10280, "65536": 10280, "-1": 10280, "https": 10280, " 443": 10280} {
+		e := v1beta1.Endpoint{Config: map[string]string{v1beta1.ConfigTLSPort: s}}
+		if got := e.TLSPort(); got != want {
+			t.Errorf("%q: %d, want %d", s, got, want)
+		}
+	}
+	if got := new(v1beta1.Endpoint).TLSPort(); got != 10280 {
+		t.Errorf("without config: %d", got)
+	}
+}
+
 func TestValidate(t *testing.T) {
 	g := v1beta1.Gateway{
 		Metadata: v1beta1.ObjectMeta{Name: "a b", Annotations: map[string]string{
