@@ -30,6 +30,9 @@ type fakeAgent struct {
 	status Status
 	ping   func(ctx context.Context, target string, n int, reply func(PingReply)) error
 	notOK  []string
+
+	paths    func(name string) (Paths, error)
+	netcheck func(ctx context.Context) (Netcheck, error)
 }
 
 func (f *fakeAgent) set(change func(s *Status)) {
@@ -48,7 +51,9 @@ func (f *fakeAgent) api() agentAPI {
 		Ping: func(ctx context.Context, target string, n int, reply func(PingReply)) error {
 			return f.ping(ctx, target, n, reply)
 		},
-		Ready: func() (bool, []string) { return len(f.notOK) == 0, f.notOK },
+		Paths:    f.paths,
+		Netcheck: f.netcheck,
+		Ready:    func() (bool, []string) { return len(f.notOK) == 0, f.notOK },
 		Counters: func() []dataplane.Counter {
 			return []dataplane.Counter{
 				{Name: "vxlan_drop_total", Reason: "unknown_vtep", Value: 3},
@@ -320,9 +325,29 @@ func TestPing(t *testing.T) {
 			},
 		},
 		{
-			name: "never direct", args: []string{"edge-a", "--until-direct", "-c", "1"}, code: exitFailed, out: []string{"1 sent, 1 answered"},
+			name: "never direct", args: []string{"edge-a", "--until-direct", "-c", "1"}, code: exitFailed,
+			out: []string{"1 sent, 1 answered", "\nthe path stays relay via hub-gw: both NATs are hard?\n"},
+			ping: func(_ context.Context, _ string, _ int, out func(PingReply)) error {
+				last := reply(1, PathRelay)
+				last.Path.Via, last.Path.Why = []string{"hub-gw"}, "both NATs are hard\x1b"
+				out(last)
+				return nil
+			},
+		},
+		{
+			name: "never direct, last lost", args: []string{"edge-a", "--until-direct", "-c", "2"}, code: exitFailed,
+			out: []string{"2 sent, 1 answered", "\nthere is no path: the hub is silent\n"},
 			ping: func(_ context.Context, _ string, _ int, out func(PingReply)) error {
 				out(reply(1, PathRelay))
+				out(PingReply{Seq: 2, Lost: true, Path: Path{Kind: PathNone, Why: "the hub is silent"}})
+				return nil
+			},
+		},
+		{
+			name: "never direct, no reason", args: []string{"edge-a", "--until-direct", "-c", "1"}, code: exitFailed,
+			out: []string{"\nthe path stays relay-tls\n"},
+			ping: func(_ context.Context, _ string, _ int, out func(PingReply)) error {
+				out(reply(1, PathRelayTLS))
 				return nil
 			},
 		},

@@ -60,3 +60,31 @@ func TestPrintable(t *testing.T) {
 		t.Errorf("oneLine = %q", got)
 	}
 }
+
+func TestClockText(t *testing.T) {
+	at := sampleTime()
+	now := at.Add(75 * time.Second).In(time.FixedZone("", 2*60*60))
+	if got, want := clockText(now, at), "2026-03-04 14:00:00.000"; got != want {
+		t.Errorf("clockText = %q, want %q", got, want)
+	}
+	if got, want := sinceText(now, at), "2026-03-04 14:00:00.000, 1m15s ago"; got != want {
+		t.Errorf("sinceText = %q, want %q", got, want)
+	}
+	if clockText(now, time.Time{}) != "-" || sinceText(now, time.Time{}) != "-" {
+		t.Error("no time is not -")
+	}
+}
+
+func TestUntilText(t *testing.T) {
+	now := sampleTime()
+	for ahead, want := range map[time.Duration]string{
+		-time.Hour: "now", 0: "now", 400 * time.Millisecond: "now", 1600 * time.Millisecond: "in 2s", 90 * time.Second: "in 1m30s",
+	} {
+		if got := untilText(now, now.Add(ahead)); got != want {
+			t.Errorf("in %v = %q, want %q", ahead, got, want)
+		}
+	}
+	if got := untilText(now, time.Time{}); got != "-" {
+		t.Errorf("no time = %q", got)
+	}
+}

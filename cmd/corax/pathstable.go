@@ -39,11 +39,15 @@ func pathRows(p Paths, now time.Time) [][]string {
 	}
 	path := pathText(p.Path)
 	if p.Path.Endpoint != "" {
-		path += ", " + oneLine(p.Path.Endpoint)
+		path += " (" + oneLine(p.Path.Endpoint) + ")"
 	}
 	traffic := "none"
 	if p.Active {
 		traffic = "yes"
+	}
+	nat := "-"
+	if p.NAT != (NAT{}) {
+		nat = dash(p.NAT.Local) + " here, " + dash(p.NAT.Remote) + " there"
 	}
 	mtu := mtuText(p.MTU)
 	if p.MTU6 != 0 && p.MTU6 != p.MTU {
@@ -58,7 +62,7 @@ func pathRows(p Paths, now time.Time) [][]string {
 		{"RTT", millisText(p.RTTMillis)},
 		{"loss", lossText(p.RTTMillis, p.LossRatio)},
 		{"MTU", mtu},
-		{"NAT", natText(p.NAT)},
+		{"NAT", nat},
 		{"next try", untilText(now, p.NextTry)},
 	}
 }
