@@ -1,0 +1,399 @@
+package nat
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"corax/control/hello"
+	"corax/dataplane/key"
+	"corax/nat/cost"
+	"corax/nat/path"
+	"corax/nat/stream"
+	"corax/nat/stun"
+)
+
+const (
+	// sessionFor is how long an edge counts as ours after its last datagram: more
+	// than two keepalives.
+	sessionFor = 60 * time.Second
+	// labelsFor is how long after the last packet labels are still asked for: as
+	// long as WireGuard's session lives, so that the next packet finds a way.
+	labelsFor = 200 * time.Second
+)
+
+// peer is what the loop knows of one peer.
+type peer struct {
+	Peer
+
+	machine  *path.Machine // nil: none needed
+	deadline time.Time     // of the machine; zero: it sleeps
+	way      path.Way      // in use, as the machine says
+	parked   bool          // the tunnel has another path than way, since nothing is sent
+	asleep   time.Time     // since when the machine sleeps
+	woken    time.Time     // when it last woke up
+	seen     uint64        // the last label of it that woke us
+	asking   bool          // hubs are asked for labels
+	mtu      int           // inner; zero: not known
+
+	// What the peer told.
+	remote   path.Remote
+	probeID  stun.ProbeID
+	probeKey stun.ProbeKey
+	calls    uint32
+	told     *hello.Candidates // the last one that was read
+	costs    *hello.Costs
+
+	// What we tell it.
+	candidates hello.Candidates
+	introduced bool
+	inSession  bool // as the book was told
+	said       time.Time
+
+	// Of a hub.
+	unsure   bool // nothing came since its path changed
+	answered bool // it was heard at least once
+	mapped   netip.AddrPort
+	carried  Activity // sent and received in relay frames, and when
+	held     time.Time
+	conn     *stream.Conn
+	number   uint64 // of conn
+	dialling dialling
+
+	// Of an edge, when we are a hub.
+	link    cost.Estimator
+	flying  stun.TxID // of the probe under way; zero: none
+	sentAt  time.Time
+	samples int
+
+	last    Activity
+	relays  []path.RelayWay
+	sockets []uint32
+}
+
+func (p *peer) active() bool { return p.machine != nil && !p.deadline.IsZero() }
+
+// session reports whether the peer is reached without a relay, at present.
+func (a *Agent) session(p *peer, now time.Time) bool {
+	if p.SameDomain {
+		return false
+	}
+	if p.Keep && p.machine != nil {
+		return p.answered && (p.way.Kind == path.Direct || p.way.Kind == path.Stream)
+	}
+	act, ok := a.tun().Activity(p.Key)
+	return ok && act.Path.own() && now.Sub(act.Heard) < sessionFor
+}
+
+// passive reports whether the peer is an edge that keeps a session with us, and
+// chooses the path.
+func (a *Agent) passive(p *peer) bool {
+	return a.plan.Self.Hub && !p.Hub && p.machine == nil && a.session(p, time.Now())
+}
+
+// machineOf makes the machine of a peer that has none.
+func (a *Agent) machineOf(p *peer) {
+	if p.machine != nil || p.SameDomain {
+		return
+	}
+	p.machine = path.New(path.Config{Self: a.self, Peer: p.Key, MaxMTU: a.plan.MaxMTU})
+	a.introduce(p)
+	a.step(p, path.LocalChanged{Local: a.local})
+	a.remoteChanged(p, false)
+	a.offer(p)
+}
+
+// dropMachine leaves the path to the tunnel again.
+func (a *Agent) dropMachine(p *peer) {
+	if p.machine == nil {
+		return
+	}
+	a.closeSockets(p, 0)
+	p.machine, p.deadline, p.way, p.parked, p.asking = nil, time.Time{}, path.Way{}, false, false
+	a.book.Ask(p.Key, nil)
+	a.setMTU(p, 0)
+}
+
+// remoteChanged gives the machine the peer's end.
+func (a *Agent) remoteChanged(p *peer, call bool) {
+	r := path.Remote{Hub: p.Hub, NAT: p.remote.NAT, CanProbe: p.remote.CanProbe}
+	add := func(c path.Candidate) {
+		if c.Addr.IsValid() && !slices.ContainsFunc(r.Candidates, func(o path.Candidate) bool { return o.Addr == c.Addr }) {
+			r.Candidates = append(r.Candidates, c)
+		}
+	}
+	add(path.Candidate{Kind: path.Configured, Addr: p.Endpoint})
+	for _, c := range p.remote.Candidates {
+		add(c)
+	}
+	add(path.Candidate{Kind: path.LastProven, Addr: p.Proven})
+	a.step(p, path.RemoteChanged{Remote: r, Call: call})
+}
+
+// want holds the path to a peer.
+func (a *Agent) want(p *peer) {
+	if p.machine == nil {
+		return
+	}
+	p.held = time.Now()
+	a.step(p, path.Wanted{})
+}
+
+// wanted takes a note that there is traffic for p.
+func (a *Agent) wanted(p *peer) {
+	if p.SameDomain || a.passive(p) {
+		return
+	}
+	a.machineOf(p)
+	a.want(p)
+	a.sample(p)
+}
+
+// proven takes a note that a packet of p came over another way than its path.
+func (a *Agent) proven(p *peer, w Path) {
+	switch {
+	case p.machine == nil || p.Keep:
+	case a.plan.Self.Hub && !p.Hub && w.own() && p.way.Kind != path.Direct:
+		// It keeps a session with us again, so it chooses the path.
+		a.dropMachine(p)
+		a.tun().SetPath(p.Key, w, false)
+		a.refreshSessions(time.Now())
+	case !p.active():
+		a.want(p)
+	}
+}
+
+// step gives the machine of p an event and does what it asks for.
+func (a *Agent) step(p *peer, ev path.Event) {
+	if p.machine == nil {
+		return
+	}
+	was := p.active()
+	batch := probes{peer: p}
+	for _, act := range slices.Clone(p.machine.Step(time.Now(), ev)) {
+		if s, ok := act.(path.SendProbe); ok {
+			batch.add(a, s)
+			continue
+		}
+		batch.send(a)
+		a.do(p, act)
+	}
+	batch.send(a)
+	p.deadline = p.machine.Deadline()
+	switch now := p.active(); {
+	case now && !was:
+		p.asleep, p.woken = time.Time{}, time.Now()
+		a.hello.SetActive(p.Key, true)
+		if !p.Keep {
+			a.ask(p)
+		}
+	case was && !now:
+		p.asleep = time.Now()
+		if !p.Keep {
+			a.hello.SetActive(p.Key, false)
+		}
+		a.park(p)
+	}
+	if p.parked && p.active() {
+		a.unpark(p)
+	}
+}
+
+// unpark uses the machine's way again as soon as it is known to work, or when
+// nothing better turned up for a while.
+func (a *Agent) unpark(p *peer) {
+	if p.way.Kind != path.None && !p.machine.Status().Proven && time.Since(p.woken) < unparkAfter {
+		return
+	}
+	p.parked = false
+	a.usePath(p)
+}
+
+// unparkAfter is how long a relay is waited for before a way is used that was
+// not proven for minutes.
+const unparkAfter = 2 * time.Second
+
+// park puts a peer without traffic on a relay while there is one: the mapping of
+// a direct way goes unnoticed.
+func (a *Agent) park(p *peer) {
+	if p.way.Kind != path.Direct || len(p.relays) == 0 || p.Keep {
+		return
+	}
+	if w, ok := a.pathOf(p.relays[0].Way); ok {
+		p.parked = true
+		a.tun().SetPath(p.Key, w, true)
+	}
+}
+
+// retire gives up the labels of a peer that nobody talks to, and takes the path
+// away, so that the next handshake waits for a way that works.
+func (a *Agent) retire(p *peer, now time.Time) {
+	if p.machine == nil || p.Keep || p.active() || p.asleep.IsZero() || now.Sub(p.asleep) < labelsFor || !p.asking {
+		return
+	}
+	p.asking = false
+	a.book.Ask(p.Key, nil)
+	if len(a.hubs) > 0 {
+		p.parked = true
+		a.tun().SetPath(p.Key, Path{}, false)
+	}
+}
+
+func (a *Agent) do(p *peer, act path.Action) {
+	switch act := act.(type) {
+	case path.Use:
+		a.use(p, act.Way)
+	case path.Announce:
+		a.announce(p, act.Call)
+	case path.OpenSockets:
+		a.openSockets(p, act.N)
+	case path.CloseSockets:
+		a.closeSockets(p, act.Keep)
+	case path.SetMTU:
+		a.setMTU(p, act.MTU)
+	case path.Handshake:
+		a.tun().Handshake(p.Key)
+	}
+}
+
+// use makes a way the peer's path.
+func (a *Agent) use(p *peer, w path.Way) {
+	was := p.way
+	p.way, p.parked = w, false
+	a.log.Debug("path", "gateway", p.Gateway, "node", p.Node, "from", was, "to", w)
+	a.usePath(p)
+	if was.Kind == path.None {
+		a.hello.Resend(p.Key)
+	}
+	if p.Keep {
+		p.unsure = true
+		if was.Kind == path.Direct && w.Kind != path.Direct {
+			a.discover("UDP to a hub fell silent")
+		}
+		a.later = append(a.later, func() { a.refreshSessions(time.Now()); a.offerAll() })
+	} else if was.Kind == path.Direct && w.Kind != path.Direct && w.Kind != path.None {
+		a.discover("a direct path died")
+	}
+}
+
+func (a *Agent) usePath(p *peer) {
+	w, ok := a.pathOf(p.way)
+	if !ok {
+		w = Path{}
+	}
+	a.tun().SetPath(p.Key, w, ok)
+}
+
+// pathOf turns a way into a path; false for none, and a stream that is gone.
+func (a *Agent) pathOf(w path.Way) (Path, bool) {
+	switch w.Kind {
+	case path.Direct:
+		return Path{To: w.To, Socket: w.Socket}, true
+	case path.Relay:
+		return Path{Via: w.Hub, Label: w.Label}, true
+	case path.Stream:
+		for _, h := range a.hubs {
+			if h.conn != nil && h.number == w.Stream {
+				return Path{Stream: h.conn}, true
+			}
+		}
+	}
+	return Path{}, false
+}
+
+func (a *Agent) setMTU(p *peer, mtu int) {
+	if p.mtu == mtu {
+		return
+	}
+	smaller := mtu != 0 && mtu < p.mtu
+	p.mtu = mtu
+	a.mtuNews = true
+	if smaller {
+		a.tellMTUs()
+	}
+}
+
+// tellMTUs shows the MTUs of all paths to others.
+func (a *Agent) tellMTUs() {
+	if !a.mtuNews {
+		return
+	}
+	a.mtuNews = false
+	all := make(map[key.Public]int)
+	for k, p := range a.peers {
+		if p.mtu != 0 {
+			all[k] = p.mtu
+		}
+	}
+	a.mtus.Store(&all)
+	a.cfg.Changed()
+}
+
+// MTUs returns the inner MTU in bytes of every path where it was measured. The
+// map must not be changed.
+func (a *Agent) MTUs() map[key.Public]int { return *a.mtus.Load() }
+
+func (a *Agent) openSockets(p *peer, n int) {
+	sockets, err := a.tun().OpenSockets(n, false)
+	a.later = append(a.later, func() {
+		if err != nil {
+			a.step(p, path.SocketsRefused{Err: err.Error()})
+			return
+		}
+		p.sockets = append(p.sockets, sockets...)
+		a.step(p, path.SocketsOpened{Sockets: sockets})
+	})
+}
+
+// closeSockets closes the further sockets of p but one: those of others stay.
+func (a *Agent) closeSockets(p *peer, keep uint32) {
+	if len(p.sockets) == 0 {
+		return
+	}
+	p.sockets = slices.DeleteFunc(p.sockets, func(s uint32) bool { return s != keep })
+	var all []uint32
+	for _, q := range a.peers {
+		all = append(all, q.sockets...)
+	}
+	a.tun().CloseSockets(all...)
+}
+
+// probes are the probes of one step, sent together.
+type probes struct {
+	peer *peer
+	raw  []Raw
+	sent []path.SendProbe
+}
+
+func (b *probes) add(a *Agent, s path.SendProbe) {
+	w, ok := a.pathOf(s.Way)
+	if !ok || !b.peer.remote.CanProbe {
+		return
+	}
+	data, err := stun.AppendProbe(nil, stun.Probe{
+		Tx: stun.TxID(s.Tx), To: b.peer.probeID, From: a.probeID, Size: s.Size,
+	}, b.peer.probeKey)
+	if err != nil || !a.inbox.expect(stun.TxID(s.Tx), flight{peer: b.peer.Key, purpose: forMachine, at: time.Now()}) {
+		return
+	}
+	if s.Way.Kind == path.Relay {
+		a.carry(s.Way.Hub, 1, 0, time.Time{})
+	}
+	b.raw = append(b.raw, Raw{Path: w, Data: data, TTL: s.TTL, DF: s.DF})
+	b.sent = append(b.sent, s)
+}
+
+func (b *probes) send(a *Agent) {
+	if len(b.raw) == 0 {
+		return
+	}
+	for _, e := range a.tun().SendRaw(b.raw) {
+		if s := b.sent[e.Index]; errors.Is(e.Err, syscall.EMSGSIZE) {
+			p := b.peer
+			a.later = append(a.later, func() { a.step(p, path.TooBig{Way: s.Way, Size: s.Size}) })
+		}
+	}
+	b.raw, b.sent = nil, nil
+}

@@ -1,0 +1,59 @@
+package nat
+
+import (
+	"time"
+
+	"corax/nat/path"
+)
+
+// sampleAll shows every machine that is awake what its path carries. Peers over
+// relays come first: what they send and receive is traffic of the hub.
+func (a *Agent) sampleAll(time.Time) {
+	for _, p := range a.peers {
+		if p.active() && !p.Keep {
+			a.sample(p)
+		}
+	}
+	for _, h := range a.hubs {
+		if h.active() {
+			a.sample(h)
+		}
+	}
+}
+
+// sample gives the machine of p the counters of the tunnel.
+func (a *Agent) sample(p *peer) {
+	if p.machine == nil {
+		return
+	}
+	act, ok := a.tun().Activity(p.Key)
+	if !ok {
+		return
+	}
+	if via := act.Path.Via; !via.IsZero() {
+		if act.Sent > p.last.Sent || act.Received > p.last.Received || act.Heard.After(p.last.Heard) {
+			a.carry(via, grown(p.last.Sent, act.Sent), grown(p.last.Received, act.Received), act.Heard)
+		}
+	}
+	p.last = act
+	t := path.Traffic{Sent: act.Sent, Received: act.Received, Heard: act.Heard}
+	if p.Keep {
+		if !act.Heard.IsZero() && (p.unsure || !p.answered) {
+			a.surely(p)
+		}
+		t.Sent += p.carried.Sent
+		t.Received += p.carried.Received
+		if p.carried.Heard.After(t.Heard) {
+			t.Heard = p.carried.Heard
+		}
+	}
+	a.step(p, t)
+}
+
+// grown is by how much a counter grew; one that went down began anew.
+func grown(was, is uint64) uint64 {
+	if is < was {
+		return is
+	}
+	return is - was
+}
