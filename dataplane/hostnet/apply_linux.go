@@ -146,13 +146,9 @@ func familyAddrs(addrs []hostAddr, i int) (out []hostAddr) {
 
 // hostAddrs lists the addresses of all links.
 func (c *rtnl) hostAddrs() ([]hostAddr, error) {
-	links, err := dump(c.LinkList)
+	links, err := c.links()
 	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	byIndex := make(map[int]*netlink.LinkAttrs, len(links))
-	for _, l := range links {
-		byIndex[l.Attrs().Index] = l.Attrs()
+		return nil, err
 	}
 	addrs, err := dump(func() ([]netlink.Addr, error) { return c.AddrList(nil, unix.AF_UNSPEC) })
 	if err != nil {
@@ -161,7 +157,7 @@ func (c *rtnl) hostAddrs() ([]hostAddr, error) {
 	out := make([]hostAddr, 0, len(addrs))
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
-		l := byIndex[a.LinkIndex]
+		l := links[a.LinkIndex]
 		if !ok || l == nil {
 			continue
 		}
@@ -171,6 +167,19 @@ func (c *rtnl) hostAddrs() ([]hostAddr, error) {
 		})
 	}
 	return out, nil
+}
+
+// links lists the attributes of all links by index.
+func (c *rtnl) links() (map[int]*netlink.LinkAttrs, error) {
+	list, err := dump(c.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	links := make(map[int]*netlink.LinkAttrs, len(list))
+	for _, l := range list {
+		links[l.Attrs().Index] = l.Attrs()
+	}
+	return links, nil
 }
 
 // applyNFT installs what needs nftables. Without it the agent goes on: routes

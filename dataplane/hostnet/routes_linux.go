@@ -73,17 +73,10 @@ func wantRoutes(routes []dataplane.HostRoute, links [2]int, mtu int, src [2]sour
 // routes lists our table for both families.
 func (c *rtnl) routes(table int) ([]tableRoute, error) {
 	var out []tableRoute
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		msgs, err := dump(func() ([][]byte, error) {
-			m := &nl.RtMsg{RtMsg: unix.RtMsg{Family: family}}
-			return c.do(unix.RTM_GETROUTE, unix.NLM_F_DUMP, m, u32attr(unix.RTA_TABLE, uint32(table)))
-		})
-		// With strict checking a table that never was is an error.
-		if errors.Is(err, unix.ENOENT) || noFamily(err) {
-			continue
-		}
+	for _, family := range families {
+		msgs, err := c.dumpRoutes(family, table)
 		if err != nil {
-			return nil, fmt.Errorf("list routes of table %d: %w", table, err)
+			return nil, err
 		}
 		for _, m := range msgs {
 			if r, ok := decodeRoute(m, table); ok && r.prefix.Addr().Is4() == (family == unix.AF_INET) {
@@ -92,6 +85,23 @@ func (c *rtnl) routes(table int) ([]tableRoute, error) {
 		}
 	}
 	return out, nil
+}
+
+// dumpRoutes returns the RTM_NEWROUTE payloads of a table, and with an old
+// kernel those of others.
+func (c *rtnl) dumpRoutes(family, table int) ([][]byte, error) {
+	msgs, err := dump(func() ([][]byte, error) {
+		m := &nl.RtMsg{RtMsg: unix.RtMsg{Family: uint8(family)}}
+		return c.do(unix.RTM_GETROUTE, unix.NLM_F_DUMP, m, u32attr(unix.RTA_TABLE, uint32(table)))
+	})
+	// With strict checking a table that never was is an error.
+	if errors.Is(err, unix.ENOENT) || noFamily(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list routes of table %d: %w", table, err)
+	}
+	return msgs, nil
 }
 
 // decodeRoute reads an RTM_NEWROUTE payload; ok is false when the route is not

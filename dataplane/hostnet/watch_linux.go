@@ -3,9 +3,7 @@ package hostnet
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -15,13 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// watchQuiet is how long after the last event changed is called, so that a
-	// burst of events costs one Apply.
-	watchQuiet = 100 * time.Millisecond
-	// watchMax bounds the delay while events keep coming.
-	watchMax = time.Second
-)
+// watchQuiet is how long after the last event changed is called, so that a burst
+// of events costs one Apply.
+const watchQuiet = 100 * time.Millisecond
 
 // Groups of nfnetlink (linux/netfilter/nfnetlink.h).
 const nfGroupTables = 7 // NFNLGRP_NFTABLES
@@ -34,30 +28,20 @@ const nfGroupTables = 7 // NFNLGRP_NFTABLES
 // never called twice at the same time.
 func (h *Host) Watch(ctx context.Context, changed func()) error {
 	w := newWatcher(h.name)
-	if err := w.open(); err != nil {
-		return fmt.Errorf("hostnet: watch: %w", err)
+	err := w.open()
+	if err == nil {
+		err = w.run(ctx, func() bool { changed(); return true })
 	}
-	var wg sync.WaitGroup
-	for _, s := range w.sockets {
-		wg.Go(func() { w.receive(s) })
-	}
-	err := w.deliver(ctx, changed)
-	for _, s := range w.sockets {
-		s.Close() // wakes receive
-	}
-	wg.Wait()
 	if err != nil {
 		return fmt.Errorf("hostnet: watch: %w", err)
 	}
 	return nil
 }
 
-// watcher turns netlink events into calls.
+// watcher picks the events of what Apply looks at.
 type watcher struct {
-	device  string
-	sockets []*nl.NetlinkSocket
-	wake    chan struct{} // 1 slot: an event came
-	failed  chan error    // a socket is lost
+	*events
+	device string
 
 	mu    sync.Mutex
 	index int32            // of the device; 0 when there is none
@@ -65,11 +49,13 @@ type watcher struct {
 }
 
 func newWatcher(device string) *watcher {
-	return &watcher{device: device, wake: make(chan struct{}, 1), failed: make(chan error, 2), mtus: make(map[int32]uint32)}
+	w := &watcher{device: device, mtus: make(map[int32]uint32)}
+	w.events = newEvents(watchQuiet, w.concerns)
+	return w
 }
 
 func (w *watcher) open() error {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK,
+	err := w.subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK,
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
 		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
@@ -77,15 +63,10 @@ func (w *watcher) open() error {
 	if err != nil {
 		return fmt.Errorf("subscribe to route events: %w", err)
 	}
-	w.sockets = append(w.sockets, s)
 	// Without nftables there is nothing to watch there.
-	if s, err := nl.Subscribe(unix.NETLINK_NETFILTER, nfGroupTables); err == nil {
-		w.sockets = append(w.sockets, s)
-	}
+	_ = w.subscribe(unix.NETLINK_NETFILTER, nfGroupTables)
 	if err := w.listLinks(); err != nil {
-		for _, s := range w.sockets {
-			s.Close()
-		}
+		w.close()
 		return err
 	}
 	return nil
@@ -113,63 +94,8 @@ func (w *watcher) listLinks() error {
 	return nil
 }
 
-// receive reads one socket until it is closed.
-func (w *watcher) receive(s *nl.NetlinkSocket) {
-	for {
-		msgs, _, err := s.Receive()
-		switch {
-		case errors.Is(err, os.ErrClosed):
-			return
-		case errors.Is(err, unix.ENOBUFS):
-			w.signal() // events were lost: look at everything
-			continue
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-			continue
-		case err != nil:
-			w.failed <- err
-			return
-		}
-		for _, m := range msgs {
-			if w.concerns(m) { // notes MTUs too, so every message gets there
-				w.signal()
-			}
-		}
-	}
-}
-
-func (w *watcher) signal() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
-// deliver calls changed once it has been quiet after events, until ctx is done
-// or a socket is lost.
-func (w *watcher) deliver(ctx context.Context, changed func()) error {
-	quiet := time.NewTimer(watchQuiet)
-	quiet.Stop()
-	var first time.Time // of the events not yet delivered
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-w.failed:
-			return err
-		case <-w.wake:
-			now := time.Now()
-			if first.IsZero() {
-				first = now
-			}
-			quiet.Reset(min(watchQuiet, max(0, watchMax-now.Sub(first))))
-		case <-quiet.C:
-			first = time.Time{}
-			changed()
-		}
-	}
-}
-
-// concerns reports whether an event may make Apply do something.
+// concerns reports whether an event may make Apply do something; it also notes
+// MTUs.
 func (w *watcher) concerns(m syscall.NetlinkMessage) bool {
 	b := m.Data
 	switch m.Header.Type {
