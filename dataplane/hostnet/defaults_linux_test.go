@@ -38,8 +38,10 @@ func TestDefaultRouters(t *testing.T) {
 			addDefault(t, "192.0.2.2", 200)
 			addDefault(t, "2001:db8::2", 512) // the other one has 1024
 		}, []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::2", "2001:db8::1"}},
-		{"link-local", func() { addDefault(t, "fe80::1", 100) },
-			[]string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "fe80::1%eth0", "2001:db8::2", "2001:db8::1"}},
+		{
+			"link-local", func() { addDefault(t, "fe80::1", 100) },
+			[]string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "fe80::1%eth0", "2001:db8::2", "2001:db8::1"},
+		},
 		{"what is no router", func() {
 			addDefault(t, "", 50) // on the link
 			must(t, netlink.RouteAdd(&netlink.Route{Dst: ipNet("::/0"), Type: unix.RTN_UNREACHABLE, Priority: 4096}))
