@@ -86,6 +86,7 @@ func (a *Agent) apply(p *Plan) {
 	}
 	a.book.SetRelaying(p.Self.Hub && p.Self.Relay)
 	known := maps.Clone(named)
+	known[a.self.Overlay()] = a.self
 	a.book.SetAllowed(now, func(asking, peer key.Public) bool {
 		return known[asking.Overlay()] == asking && known[peer.Overlay()] == peer
 	})

@@ -123,6 +123,7 @@ func (a *Agent) heardRelay(p *peer, r *hello.Relay, now time.Time) {
 	for i, l := range r.Labels {
 		labels[i] = relay.Label(l)
 	}
+	a.log.Debug("DBG relay", "from", p.Node, "wants", len(r.Wanted), "labels", len(r.Labels), "session", a.session(p, now))
 	if p.Hub {
 		a.book.Told(now, p.Key, labels)
 	}
@@ -171,6 +172,7 @@ func (a *Agent) tellRelays() {
 		for _, l := range labels {
 			r.Labels = append(r.Labels, hello.Label(l))
 		}
+		a.log.Debug("DBG tell", "to", p.Node, "wants", len(r.Wanted), "labels", len(r.Labels))
 		a.check("relay", a.hello.SetRelay(k, r))
 	}
 	if v := a.book.Version(); v != a.forwards {
@@ -258,8 +260,7 @@ func (a *Agent) relayWay(r relay.Relay) (path.RelayWay, bool) {
 			w.Penalty += v.Cost
 		}
 	}
-	// What the hub says of the rest of the way has the cost of further hubs in it.
-	w.Cost = a.costOf(h) + r.Cost + h.Cost + furtherRelay*time.Duration(len(r.Via))
+	w.Cost = r.Cost + furtherRelay*time.Duration(len(r.Via)) // the book knows what the hubs cost
 	if h.unsure {
 		w.Cost += unsureCost
 	}

@@ -43,7 +43,7 @@ func nodeSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) []*se
 			usage: "UDP port of the tunnels",
 		},
 		{
-			flag: "tls-port", key: "tlsPort", def: "10280", arg: "PORT", parse: port(&cfg.TLSPort), later: true,
+			flag: "tls-port", key: "tlsPort", def: "10280", arg: "PORT", parse: port(&cfg.TLSPort),
 			usage: "TCP port of the fallback over TLS",
 		},
 		{
@@ -67,7 +67,7 @@ func nodeSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) []*se
 			usage: "secret that all agents share, mixed into every handshake ($VPN_CONNECTION_PSK holds the secret itself)",
 		},
 		{
-			flag: "stun-server", key: "stunServers", arg: "HOST:PORT", list: true, parse: servers(&cfg.STUNServers), later: true,
+			flag: "stun-server", key: "stunServers", arg: "HOST:PORT", list: true, parse: servers(&cfg.STUNServers),
 			usage: "STUN server beside the hubs; may be repeated",
 		},
 	}

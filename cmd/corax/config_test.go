@@ -129,7 +129,7 @@ enableProxy: false
 			files: map[string]string{"c": "nodeName: n1\nnodeIP: 10.0.0.4\ngateways: dir\n"},
 		},
 		{
-			name: "repeated flag and commas", args: least("--stun-server=a:1", "--stun-server=b:2,c:3"), notes: []string{"--stun-server"},
+			name: "repeated flag and commas", args: least("--stun-server=a:1", "--stun-server=b:2,c:3"),
 			want: func(c *agentConfig) { c.STUNServers = []hostPort{{"a", 1}, {"b", 2}, {"c", 3}} },
 		},
 		{name: "empty file", args: least("--config=c"), files: map[string]string{"c": "# nothing\n"}},

@@ -57,7 +57,7 @@ func (b inbox) poke() {
 type view struct {
 	have     bool // a snapshot has been applied
 	plan     control.Desired
-	tunnel   *wg.Device // nil while the tunnel port is closed
+	tunnel   *tunnel // nil while the tunnel port is closed
 	problems []string
 }
 
@@ -65,7 +65,7 @@ type view struct {
 type loop struct {
 	have     bool
 	snapshot control.Snapshot
-	tunnel   *running[*wg.Device]
+	tunnel   *running[*tunnel]
 	mtu      int // that the tunnel was told
 	memory   memory
 	saved    map[key.Public]netip.AddrPort // as on disk
@@ -130,7 +130,7 @@ func (a *agent) apply(ctx context.Context) {
 		}
 	}
 	problems = append(problems, a.resolve(plan.Config.Peers)...)
-	limitTCP(plan.Config)
+	a.limitMTU(plan.Config)
 	l.retry = false
 	if err := a.applyTunnel(ctx, plan.Config); err != nil {
 		l.retry = true
@@ -141,6 +141,12 @@ func (a *agent) apply(ctx context.Context) {
 		note(err)
 	}
 	note(a.fabric.Apply(plan.Config, a.outputs(tunnel)))
+	if tunnel != nil {
+		// After the fabric: only then what comes from an overlay address is the
+		// peer's.
+		tunnel.nat.SetPlan(a.natPlan(plan.Config))
+		problems = append(problems, tunnel.nat.Problems()...)
+	}
 	problems = append(problems, a.applyHost(ctx, plan.Config)...)
 	for _, n := range l.notes {
 		problems = append(problems, n)
@@ -185,7 +191,7 @@ func (a *agent) applyTunnel(ctx context.Context, c dataplane.Config) error {
 	}
 	l.mtu = c.Self.MTU
 	err = dev.SetPeers(c.Peers)
-	a.rejoin(dev, c.Peers)
+	a.rejoin(dev, c)
 	l.tunnel = start(ctx, dev, dev.Run)
 	a.log.Info("tunnel port open", "port", dev.Port())
 	return err
@@ -204,10 +210,12 @@ func (l *loop) closeTunnel() error {
 // rejoin calls every peer whose address is known, at once: what a crash of ours
 // cut off does not wait for the others to notice. What the objects say of an
 // address is newer than what the last start knew.
-func (a *agent) rejoin(dev *wg.Device, peers []dataplane.Peer) {
-	for _, p := range peers {
+func (a *agent) rejoin(dev *tunnel, c dataplane.Config) {
+	for _, p := range c.Peers {
 		addr := a.loop.memory.Proven[p.PublicKey]
 		switch {
+		case !c.Self.Hub && !p.Hub && !p.SameDomain:
+			continue // it is looked for when there is traffic
 		case p.Endpoint.IsValid():
 		case addr.IsValid():
 			dev.SetPath(p.PublicKey, wg.Path{To: addr}, false)
@@ -218,15 +226,27 @@ func (a *agent) rejoin(dev *wg.Device, peers []dataplane.Peer) {
 	}
 }
 
-// resolve fills in the addresses of hubs that publish a name.
+// resolve fills in the addresses of hubs that publish a name, and has those of
+// STUN servers looked up.
 func (a *agent) resolve(peers []dataplane.Peer) []string {
-	var hosts, problems []string
+	var servers, problems []string
+	for _, s := range a.cfg.STUNServers {
+		if _, err := netip.ParseAddr(s.Host); err != nil {
+			servers = append(servers, s.Host)
+		}
+	}
+	hosts := slices.Clone(servers)
 	for _, p := range peers {
 		if p.EndpointHost != "" {
 			hosts = append(hosts, p.EndpointHost)
 		}
 	}
 	a.resolver.Want(hosts)
+	for _, s := range servers {
+		if _, err := a.resolver.Addr(s); err != nil {
+			problems = append(problems, fmt.Sprintf("--stun-server: %v", err))
+		}
+	}
 	for i := range peers {
 		p := &peers[i]
 		if p.EndpointHost == "" {
@@ -243,16 +263,38 @@ func (a *agent) resolve(peers []dataplane.Peer) []string {
 	return problems
 }
 
-// limitTCP clamps TCP on IPv6 paths, which nobody has probed, to what every one
-// carries. Either end's clamp serves both.
-func limitTCP(c dataplane.Config) {
+// limitMTU gives the routes the MTUs that paths were measured to have. TCP on
+// IPv6 paths that nobody has probed is clamped to what every one carries; either
+// end's clamp serves both.
+func (a *agent) limitMTU(c dataplane.Config) {
+	var measured map[key.Public]int
+	if t := a.loop.tunnel.value(); t != nil {
+		measured = t.nat.MTUs()
+	}
+	limitMTU(c, measured)
+}
+
+func limitMTU(c dataplane.Config, measured map[key.Public]int) {
 	v6 := map[key.Public]bool{}
 	for _, p := range c.Peers {
 		v6[p.PublicKey] = p.Endpoint.Addr().Is6() && !p.Endpoint.Addr().Is4In6()
 	}
+	mtus := map[netip.Prefix]int{}
 	for i := range c.Routes {
-		if r := &c.Routes[i]; r.Via == dataplane.ViaWireGuard && v6[r.Peer] {
+		r := &c.Routes[i]
+		if r.Via != dataplane.ViaWireGuard {
+			continue
+		}
+		if mtu := measured[r.Peer]; mtu != 0 {
+			r.MTU = min(mtu, c.Self.MTU)
+			mtus[r.Prefix] = r.MTU
+		} else if v6[r.Peer] {
 			r.TCPMTU = dataplane.PathMTU6
+		}
+	}
+	for i := range c.Host {
+		if mtu, ok := mtus[c.Host[i].Prefix]; ok {
+			c.Host[i].MTU = mtu
 		}
 	}
 }

@@ -98,9 +98,16 @@ func (a *agent) peers(v *view, now time.Time) []Peer {
 			states[s.PublicKey] = s
 		}
 	}
+	managed := v.natStatus()
+	local := ""
+	if v.tunnel != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), askNAT)
+		local = natWords(v.tunnel.nat.LocalNAT(ctx))
+		cancel()
+	}
 	var out []Peer
 	for _, c := range v.plan.Config.Peers {
-		s := states[c.PublicKey]
+		s, n := states[c.PublicKey], managed[c.PublicKey]
 		p := Peer{
 			Gateway:        c.Gateway,
 			Node:           c.Node,
@@ -124,6 +131,17 @@ func (a *agent) peers(v *view, now time.Time) []Peer {
 			open: v.tunnel != nil, configured: c, state: s, ping: r,
 			wanted: now.Sub(tx) < pathFresh, now: now,
 		})
+		if n.Managed {
+			if path, ok := v.managedPath(n, s, c.Keepalive > 0, now); ok {
+				p.Path = path
+			}
+		}
+		if n.RTT > 0 {
+			p.RTTMillis, p.LossRatio = millis(n.RTT), n.Loss
+		}
+		if !c.SameDomain {
+			p.NAT = NAT{Local: local, Remote: natWords(n.Remote)}
+		}
 		out = append(out, p)
 	}
 	slices.SortStableFunc(out, func(x, y Peer) int {
@@ -201,17 +219,20 @@ func (a *agent) targets() []target {
 	if v.tunnel == nil {
 		return out
 	}
+	self := v.plan.Config.Self
 	planned := map[key.Public]dataplane.Peer{}
 	for _, p := range v.plan.Config.Peers {
 		planned[p.PublicKey] = p
 	}
 	for _, s := range v.tunnel.Status() {
 		p, ok := planned[s.PublicKey]
-		// A peer that nobody talks to is left in peace.
-		if !ok || !s.Endpoint.IsValid() || s.LastHandshake.IsZero() && p.Keepalive == 0 {
+		tx, rx := a.traffic.peer(s.PublicKey)
+		// A peer that nobody talks to is left in peace, and the paths to other
+		// domains are probed by those who choose them.
+		if !ok || !s.Endpoint.IsValid() || s.LastHandshake.IsZero() ||
+			!p.SameDomain && (!self.Hub || p.Hub || now.Sub(tx) > pathFresh) {
 			continue
 		}
-		tx, rx := a.traffic.peer(s.PublicKey)
 		out = append(out, target{
 			addr: s.PublicKey.Overlay(),
 			// What flows both ways needs no proof.
@@ -245,6 +266,12 @@ func (a *agent) pingTarget(ctx context.Context, name string, n int, reply func(P
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for seq := 1; ; seq++ {
+		v := a.view.Load()
+		for _, p := range v.plan.Config.Peers {
+			if p.PublicKey.Overlay() == addr && v.tunnel != nil {
+				v.tunnel.nat.Wanted(p.PublicKey)
+			}
+		}
 		pctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 		rtt, err := a.pingOnce(pctx, addr)
 		cancel()

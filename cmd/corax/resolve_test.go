@@ -76,12 +76,14 @@ func TestResolver(t *testing.T) {
 	})
 }
 
-func TestLimitTCP(t *testing.T) {
-	k4, k6, mapped := key.Public{4}, key.Public{6}, key.Public{7}
+func TestLimitMTU(t *testing.T) {
+	k4, k6, mapped, probed := key.Public{4}, key.Public{6}, key.Public{7}, key.Public{9}
+	prefix := netip.MustParsePrefix("10.244.9.0/24")
 	c := dataplane.Config{
 		Peers: []dataplane.Peer{
 			{PublicKey: k4, Endpoint: netip.MustParseAddrPort("203.0.113.1:4500")},
 			{PublicKey: k6, Endpoint: netip.MustParseAddrPort("[2001:db8::1]:4500")},
+			{PublicKey: probed, Endpoint: netip.MustParseAddrPort("[2001:db8::2]:4500")},
 			{PublicKey: mapped, Endpoint: netip.MustParseAddrPort("[::ffff:203.0.113.1]:4500")},
 		},
 		Routes: []dataplane.Route{
@@ -89,12 +91,21 @@ func TestLimitTCP(t *testing.T) {
 			{Via: dataplane.ViaWireGuard, Peer: k6},
 			{Via: dataplane.ViaWireGuard, Peer: mapped},
 			{Via: dataplane.ViaTUN},
+			{Prefix: prefix, Via: dataplane.ViaWireGuard, Peer: probed, MTU: 1360},
+			{Prefix: netip.MustParsePrefix("10.244.8.0/24"), Via: dataplane.ViaWireGuard, Peer: key.Public{8}, MTU: 1360},
 		},
+		Host: []dataplane.HostRoute{{Prefix: prefix, MTU: 1360}, {Prefix: netip.MustParsePrefix("10.244.8.0/24"), MTU: 1360}},
 	}
-	limitTCP(c)
-	for i, want := range []int{0, dataplane.PathMTU6, 0, 0} {
-		if got := c.Routes[i].TCPMTU; got != want {
-			t.Errorf("route %d: TCPMTU %d, want %d", i, got, want)
+	c.Self.MTU = 1408
+	limitMTU(c, map[key.Public]int{probed: 1392, {8}: 9000})
+	for i, want := range []struct{ mtu, tcp int }{{0, 0}, {0, dataplane.PathMTU6}, {0, 0}, {0, 0}, {1392, 0}, {1408, 0}} {
+		if got := c.Routes[i]; got.TCPMTU != want.tcp || got.MTU != want.mtu {
+			t.Errorf("route %d: MTU %d, TCPMTU %d, want %+v", i, got.MTU, got.TCPMTU, want)
+		}
+	}
+	for i, want := range []int{1392, 1408} {
+		if got := c.Host[i].MTU; got != want {
+			t.Errorf("host route %d: MTU %d, want %d", i, got, want)
 		}
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"corax/dataplane/key"
 	"corax/dataplane/netstack"
 	"corax/dataplane/vxlan"
-	"corax/dataplane/wg"
 )
 
 // agent is one running agent: the parts that live as long as it does, and the
@@ -78,7 +77,9 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	api, err := newLocal(cfg, agentAPI{Status: a.status, Ping: a.pingTarget, Ready: a.ready, Counters: a.counters}, log)
+	api, err := newLocal(cfg, agentAPI{
+		Status: a.status, Ping: a.pingTarget, Paths: a.paths, Netcheck: a.netcheck, Ready: a.ready, Counters: a.counters,
+	}, log)
 	if err != nil {
 		return err
 	}
@@ -104,6 +105,7 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 		g.Go(func() error { return a.tun.Run(ctx) })
 		g.Go(func() error { return a.host.Watch(ctx, a.inbox.poke) })
 	}
+	g.Go(func() error { return hostnet.WatchNetwork(ctx, cfg.TUNName, a.networkChanged) })
 	g.Go(func() error { return a.resolver.Run(ctx) })
 	g.Go(func() error { return a.live.Run(ctx) })
 	g.Go(func() error { return source.Run(ctx) })
@@ -232,21 +234,16 @@ func (a *agent) local() (control.Local, []string) {
 	}, problems
 }
 
-// openTunnel opens the tunnel port.
-func (a *agent) openTunnel(mtu int) (*wg.Device, error) {
-	return wg.New(wg.Config{
-		Log:        a.log,
-		Name:       a.cfg.TUNName,
-		PrivateKey: a.private,
-		Port:       a.cfg.TunnelPort,
-		MTU:        mtu,
-		UAPI:       a.cfg.UAPI,
-		Receive:    a.fabric.From(fabric.FromWireGuard),
-	})
+// networkChanged tells whoever rests on the addresses and routes of this host.
+func (a *agent) networkChanged() {
+	if v := a.view.Load(); v.tunnel != nil {
+		v.tunnel.nat.NetworkChanged("the addresses or the default route of this host changed")
+	}
+	a.inbox.poke()
 }
 
 // outputs are the ways out of the fabric that exist now.
-func (a *agent) outputs(tunnel *wg.Device) fabric.Outputs {
+func (a *agent) outputs(tunnel *tunnel) fabric.Outputs {
 	out := fabric.Outputs{VXLAN: a.vxlan, Netstack: a.stack}
 	if tunnel != nil {
 		out.WireGuard = tunnel
@@ -287,6 +284,9 @@ func (a *agent) counters() []dataplane.Counter {
 	}
 	if v := a.view.Load(); v.tunnel != nil {
 		all = append(all, v.tunnel.Counters()...)
+		for _, c := range v.tunnel.nat.Counters() {
+			all = append(all, dataplane.Counter(c))
+		}
 	}
 	return all
 }
