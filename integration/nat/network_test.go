@@ -18,6 +18,9 @@ const (
 	fallback = 10280
 )
 
+// stunServer is on the host that all packets of the WAN pass.
+var stunServer = netip.MustParseAddrPort("203.0.113.1:3478")
+
 // network is a lab of sites with running agents.
 type network struct {
 	*lab.Topology
@@ -39,7 +42,11 @@ func prepare(t *testing.T, opt lab.InternetOptions) *network {
 	n := &network{Topology: lab.Internet(lab.ForTest(t), opt), t: t}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if _, err := n.Prepare(ctx); err != nil {
+	// One hub alone cannot show whether a mapping depends on the destination.
+	if err := n.Internet.ServeSTUN(stunServer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Prepare(ctx, "--stun-server", stunServer.String()); err != nil {
 		t.Fatal(err)
 	}
 	for _, node := range n.Nodes() {
