@@ -53,14 +53,15 @@ type peer struct {
 	said       time.Time
 
 	// Of a hub.
-	unsure   bool // nothing came since its path changed
-	answered bool // it was heard at least once
-	mapped   netip.AddrPort
-	carried  Activity // sent and received in relay frames, and when
-	held     time.Time
-	conn     *stream.Conn
-	number   uint64 // of conn
-	dialling dialling
+	unsure    bool // nothing came since its path changed
+	answered  bool // it was heard at least once
+	mapped    netip.AddrPort
+	carried   Activity // sent and received in relay frames, and when
+	held      time.Time
+	suspected time.Time // when it was last checked for the sake of others
+	conn      *stream.Conn
+	number    uint64 // of conn
+	dialling  dialling
 
 	// Of an edge, when we are a hub.
 	link    cost.Estimator
@@ -68,9 +69,10 @@ type peer struct {
 	sentAt  time.Time
 	samples int
 
-	last    Activity
-	relays  []path.RelayWay
-	sockets []uint32
+	last     Activity
+	attempts uint64 // handshakes and first packets, which no counter of the tunnel shows
+	relays   []path.RelayWay
+	sockets  []uint32
 }
 
 func (p *peer) active() bool { return p.machine != nil && !p.deadline.IsZero() }
@@ -147,6 +149,7 @@ func (a *Agent) wanted(p *peer) {
 		return
 	}
 	a.machineOf(p)
+	p.attempts++
 	a.want(p)
 	a.sample(p)
 }
@@ -162,6 +165,8 @@ func (a *Agent) proven(p *peer, w Path) {
 		a.refreshSessions(time.Now())
 	case !p.active():
 		a.want(p)
+	default:
+		a.step(p, path.Heard{Way: a.wayOf(message{Datagram{From: w.To, Socket: w.Socket, Stream: w.Stream, Via: w.Via, Peer: p.Key}})})
 	}
 }
 
@@ -255,6 +260,26 @@ func (a *Agent) do(p *peer, act path.Action) {
 		a.setMTU(p, act.MTU)
 	case path.Handshake:
 		a.tun().Handshake(p.Key)
+	case path.Silent:
+		a.suspect(p)
+	}
+}
+
+// suspectGap is the least time between two checks of a hub that others ask for.
+const suspectGap = time.Second
+
+// suspect has the hubs checked together with a path that fell silent: the relay
+// that is to take over must not be found dead only then.
+func (a *Agent) suspect(p *peer) {
+	if p.Keep {
+		return
+	}
+	now := time.Now()
+	for _, h := range a.hubs {
+		if h.active() && now.Sub(h.suspected) > suspectGap && now.Sub(latest(h.last.Heard, h.carried.Heard)) > sampleEvery {
+			h.suspected = now
+			a.later = append(a.later, func() { a.step(h, path.Suspect{}) })
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ func (a *Agent) sample(p *peer) {
 		}
 	}
 	p.last = act
-	t := path.Traffic{Sent: act.Sent, Received: act.Received, Heard: act.Heard}
+	t := path.Traffic{Sent: act.Sent + p.attempts, Received: act.Received, Heard: act.Heard}
 	if p.Keep {
 		if !act.Heard.IsZero() && (p.unsure || !p.answered) {
 			a.surely(p)

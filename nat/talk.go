@@ -123,7 +123,6 @@ func (a *Agent) heardRelay(p *peer, r *hello.Relay, now time.Time) {
 	for i, l := range r.Labels {
 		labels[i] = relay.Label(l)
 	}
-	a.log.Debug("DBG relay", "from", p.Node, "wants", len(r.Wanted), "labels", len(r.Labels), "session", a.session(p, now))
 	if p.Hub {
 		a.book.Told(now, p.Key, labels)
 	}
@@ -172,7 +171,6 @@ func (a *Agent) tellRelays() {
 		for _, l := range labels {
 			r.Labels = append(r.Labels, hello.Label(l))
 		}
-		a.log.Debug("DBG tell", "to", p.Node, "wants", len(r.Wanted), "labels", len(r.Labels))
 		a.check("relay", a.hello.SetRelay(k, r))
 	}
 	if v := a.book.Version(); v != a.forwards {

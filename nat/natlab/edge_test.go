@@ -167,6 +167,12 @@ func (p *peer) do(a path.Action) {
 		e.closeSockets(p, a.Keep)
 	case path.SetMTU:
 		p.mtu = a.MTU
+	case path.Silent:
+		if p.hub == nil {
+			for _, l := range e.links {
+				e.s.lab.After(0, func() { l.p.step(path.Suspect{}) })
+			}
+		}
 	case path.Handshake:
 		if p.hub != nil {
 			e.sendKeepalive(p.hub)

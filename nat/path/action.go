@@ -38,6 +38,10 @@ type SetMTU struct{ MTU int }
 // Handshake starts a WireGuard handshake over the way in use.
 type Handshake struct{}
 
+// Silent says that the way in use fell silent and is being checked: what it
+// shares with others may be what is dead.
+type Silent struct{}
+
 func (SendProbe) action()    {}
 func (Use) action()          {}
 func (Announce) action()     {}
@@ -45,3 +49,4 @@ func (OpenSockets) action()  {}
 func (CloseSockets) action() {}
 func (SetMTU) action()       {}
 func (Handshake) action()    {}
+func (Silent) action()       {}

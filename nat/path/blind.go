@@ -4,6 +4,8 @@ import "time"
 
 const (
 	patience    = time.Second // for the first sign of life on a way without probes
+	// relayPatience is that for a relay that worked, when there is another.
+	relayPatience = 600 * time.Millisecond
 	maxPatience = 32 * time.Second
 )
 
@@ -124,7 +126,11 @@ func (m *Machine) judgeUnproved() {
 	if m.cur == nil || m.probed() || m.live.unheard.IsZero() || m.cur.way.Kind == Direct && m.cur.proven {
 		return
 	}
-	if at := m.live.unheard.Add(patience); m.now.Before(at) {
+	wait := patience
+	if m.cur.way.Kind == Relay && len(m.relays) > 1 {
+		wait = relayPatience
+	}
+	if at := m.live.unheard.Add(wait); m.now.Before(at) {
 		m.wakeAt(at)
 		return
 	}

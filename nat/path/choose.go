@@ -226,12 +226,13 @@ func (m *Machine) fail(p *pair, cause Reason, detail string) {
 }
 
 // survivor is the way to take when the one in use died. Without any that is
-// alive a relay is better than a direct way, since it needs no mapping.
+// alive a relay is better than a direct way, since it needs no mapping. Where
+// nothing can be probed only use shows which relay is alive again.
 func (m *Machine) survivor() *pair {
 	if p := m.best(m.cur); p != nil {
 		return p
 	}
-	if m.cur != nil && m.cur.way.Kind == Direct {
+	if m.cur != nil && (m.cur.way.Kind == Direct || !m.remote.CanProbe) {
 		return m.lastRelay()
 	}
 	return nil

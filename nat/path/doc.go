@@ -6,11 +6,11 @@
 // only memory.
 //
 //	Wanted, Traffic, LocalChanged, RemoteChanged, RelaysChanged,
-//	ProbeIn, AnswerIn, TooBig, Lost, NetworkChanged, Tick
+//	ProbeIn, AnswerIn, Heard, Suspect, TooBig, Lost, NetworkChanged, Tick
 //	                        │
 //	                  Machine.Step
 //	                        │
-//	Use, SendProbe, Announce, OpenSockets, CloseSockets, SetMTU, Handshake
+//	Use, SendProbe, Announce, OpenSockets, CloseSockets, SetMTU, Handshake, Silent
 //
 // The first packet goes over the cheapest relay at once. Both ends then probe
 // all candidates of the other (the connectivity checks of RFC 8445), at first

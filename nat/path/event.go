@@ -78,6 +78,14 @@ type TooBig struct {
 	Size int
 }
 
+// Heard says that an authentic packet of the peer came over Way, which is not
+// the one in use. For a relay only Kind and Hub of Way count.
+type Heard struct{ Way Way }
+
+// Suspect says that the way in use may be dead, since one that shares a part of
+// it fell silent: it is checked at once.
+type Suspect struct{}
+
 func (Tick) event()           {}
 func (Wanted) event()         {}
 func (LocalChanged) event()   {}
@@ -91,3 +99,5 @@ func (SocketsOpened) event()  {}
 func (SocketsRefused) event() {}
 func (Lost) event()           {}
 func (TooBig) event()         {}
+func (Heard) event()          {}
+func (Suspect) event()        {}

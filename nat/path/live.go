@@ -140,6 +140,7 @@ func (m *Machine) checkLive() {
 		}
 		l.checking, l.checkAt, l.checkNext, l.checkSent = true, m.now, m.now, 0
 		m.pickOthers()
+		m.do(Silent{})
 	}
 	for l.checkSent < checkProbes && !m.now.Before(l.checkNext) {
 		m.launch(flight{way: m.cur.way, pair: m.cur, purpose: forLife}, 0)
@@ -170,6 +171,28 @@ func (m *Machine) checkLive() {
 	}
 	m.fail(m.cur, ReasonSilent, "")
 	m.wakeAt(m.now.Add(time.Millisecond))
+}
+
+// suspect has the way in use checked now.
+func (m *Machine) suspect() {
+	if l := &m.live; m.active && m.probed() && !l.checking {
+		l.expect = m.now
+	}
+}
+
+// heardOther follows the peer to another way where no probe can tell which one
+// works: it went there because the one in use is dead.
+func (m *Machine) heardOther(w Way) {
+	if !m.active || m.remote.CanProbe || m.cur != nil && m.now.Sub(m.cur.heard) < silentFor {
+		return
+	}
+	for _, p := range m.relays {
+		if p != m.cur && p.way.Kind == w.Kind && p.way.Hub == w.Hub && p.way.Stream == w.Stream {
+			p.dead, p.heard = false, m.now
+			m.use(p, ReasonSilent, "the peer uses this one")
+			return
+		}
+	}
 }
 
 // patienceFor is how long the answers to a check may take.

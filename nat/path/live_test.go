@@ -1,6 +1,7 @@
 package path
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -124,7 +125,7 @@ func TestPeerStartedAnew(t *testing.T) {
 	w.wantUsed(over(1))
 	shakes := 0
 	for _, l := range w.log {
-		if l[len(l)-2:] == "{}" {
+		if strings.HasSuffix(l, "Handshake{}") {
 			shakes++
 		}
 	}

@@ -126,6 +126,10 @@ func (m *Machine) handle(ev Event) {
 		m.lost(ev)
 	case TooBig:
 		m.tooBig(ev)
+	case Heard:
+		m.heardOther(ev.Way)
+	case Suspect:
+		m.suspect()
 	}
 }
 
