@@ -38,7 +38,6 @@ func (a *Agent) chores(now time.Time) {
 			a.unpark(p)
 		}
 	}
-	a.dial(now)
 	a.tellMTUs()
 	refused := a.book.Counters()
 	a.bookCounters.Store(&refused)

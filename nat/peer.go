@@ -289,8 +289,8 @@ func (a *Agent) use(p *peer, w path.Way) {
 	p.way, p.parked = w, false
 	a.log.Debug("path", "gateway", p.Gateway, "node", p.Node, "from", was, "to", w)
 	a.usePath(p)
-	if was.Kind == path.None {
-		a.hello.Resend(p.Key)
+	if was.Kind == path.None || !p.remote.CanProbe {
+		a.hello.Resend(p.Key) // what was said before may not have got there
 	}
 	if p.Keep {
 		p.unsure = true

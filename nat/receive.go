@@ -35,6 +35,10 @@ func (a *Agent) take(d message) {
 func (a *Agent) probe(d message, m stun.Message) {
 	drops := &a.inbox.drops
 	p := a.byProbeID[m.From]
+	if p == nil {
+		// Its candidates have not come yet; who relays or has a stream is known.
+		p = a.peers[d.Peer]
+	}
 	switch {
 	case p == nil:
 		drops.add(dropUnknownSender)

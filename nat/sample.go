@@ -8,7 +8,7 @@ import (
 
 // sampleAll shows every machine that is awake what its path carries. Peers over
 // relays come first: what they send and receive is traffic of the hub.
-func (a *Agent) sampleAll(time.Time) {
+func (a *Agent) sampleAll(now time.Time) {
 	for _, p := range a.peers {
 		if p.active() && !p.Keep {
 			a.sample(p)
@@ -19,6 +19,7 @@ func (a *Agent) sampleAll(time.Time) {
 			a.sample(h)
 		}
 	}
+	a.dial(now)
 }
 
 // sample gives the machine of p the counters of the tunnel.

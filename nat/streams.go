@@ -13,7 +13,7 @@ import (
 
 const (
 	dialTimeout  = 15 * time.Second
-	firstRedial  = time.Second
+	firstRedial  = 200 * time.Millisecond // a hub that just starts
 	lastRedial   = time.Minute
 	streamSilent = 5 * time.Second // a hub not heard for so long is dialled
 )

@@ -145,8 +145,10 @@ func changes() []change {
 			},
 			after: anyRelay, within: 20 * time.Second,
 			check: func(t *testing.T, n *network) {
-				if k := n.peer("a", "b").Path.Kind; k != "relay-tls" {
-					t.Errorf("a's path is %s", k)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				if err := n.agent("a").WaitStatus(ctx, lab.OnPath("b-gw", "relay-tls")); err != nil {
+					t.Error(err)
 				}
 			},
 		},

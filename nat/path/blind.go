@@ -3,10 +3,10 @@ package path
 import "time"
 
 const (
-	patience    = time.Second // for the first sign of life on a way without probes
+	patience = time.Second // for the first sign of life on a way without probes
 	// relayPatience is that for a relay that worked, when there is another.
 	relayPatience = 600 * time.Millisecond
-	maxPatience = 32 * time.Second
+	maxPatience   = 32 * time.Second
 )
 
 // blind is the use of ways without proof, when there is nothing better: a hub

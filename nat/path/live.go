@@ -180,10 +180,10 @@ func (m *Machine) suspect() {
 	}
 }
 
-// heardOther follows the peer to another way where no probe can tell which one
-// works: it went there because the one in use is dead.
+// heardOther follows the peer to another way, when the one in use is dead or no
+// probe can tell: it went there because nothing came through.
 func (m *Machine) heardOther(w Way) {
-	if !m.active || m.remote.CanProbe || m.cur != nil && m.now.Sub(m.cur.heard) < silentFor {
+	if !m.active || m.cur != nil && !m.cur.dead && (m.remote.CanProbe || m.now.Sub(m.cur.heard) < silentFor) {
 		return
 	}
 	for _, p := range m.relays {
