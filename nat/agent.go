@@ -113,7 +113,7 @@ func New(cfg Config) (*Agent, error) {
 		peers: make(map[key.Public]*peer), byProbeID: make(map[stun.ProbeID]*peer),
 		limiter: rate.NewLimiter(maxProbes, maxProbes), flooded: make(map[key.Public]time.Duration),
 	}
-	a.server.agent, a.dialers.agent = a, a
+	a.server.agent, a.server.news, a.dialers.agent = a, make(chan struct{}, 1), a
 	a.named.Store(&map[netip.Addr]key.Public{})
 	a.mtus.Store(&map[key.Public]int{})
 	_, _ = rand.Read(a.probeID[:]) // never fails: see its documentation
@@ -231,8 +231,8 @@ func (a *Agent) finish() {
 	a.tellRelays()
 }
 
-// call has f run in the loop and waits for it.
-func (a *Agent) call(ctx context.Context, f func()) error {
+// await has f run in the loop and waits for it.
+func (a *Agent) await(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
 	case a.inbox.calls <- func() { f(); close(done) }:

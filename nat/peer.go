@@ -289,7 +289,12 @@ func (a *Agent) use(p *peer, w path.Way) {
 	p.way, p.parked = w, false
 	a.log.Debug("path", "gateway", p.Gateway, "node", p.Node, "from", was, "to", w)
 	a.usePath(p)
-	if was.Kind == path.None || !p.remote.CanProbe {
+	if p.Keep {
+		// A hub takes relay frames of ours from a new place only when it has sent
+		// something there: have it answer.
+		a.call(p)
+	}
+	if was.Kind == path.None || !p.remote.CanProbe || p.Keep {
 		a.hello.Resend(p.Key) // what was said before may not have got there
 	}
 	if p.Keep {

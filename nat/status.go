@@ -38,7 +38,7 @@ type PeerStatus struct {
 // Status returns a snapshot of every peer, or nil when Run does not work.
 func (a *Agent) Status(ctx context.Context) map[key.Public]PeerStatus {
 	var all map[key.Public]PeerStatus
-	if a.tunnel.Load() == nil || a.call(ctx, func() {
+	if a.tunnel.Load() == nil || a.await(ctx, func() {
 		next := make(map[key.Public]PeerStatus, len(a.peers))
 		for k, p := range a.peers {
 			next[k] = a.statusOf(p)
@@ -56,7 +56,7 @@ func (a *Agent) PeerStatusOf(ctx context.Context, k key.Public) (s PeerStatus, o
 		return s, false
 	}
 	got, found := make(chan PeerStatus, 1), false
-	err := a.call(ctx, func() {
+	err := a.await(ctx, func() {
 		if p := a.peers[k]; p != nil {
 			got <- a.statusOf(p)
 		} else {
@@ -92,7 +92,7 @@ func (a *Agent) statusOf(p *peer) PeerStatus {
 func (a *Agent) LocalNAT(ctx context.Context) (nat path.NAT) {
 	if a.tunnel.Load() != nil {
 		got := make(chan path.NAT, 1)
-		if a.call(ctx, func() { got <- a.local.NAT }) == nil {
+		if a.await(ctx, func() { got <- a.local.NAT }) == nil {
 			return <-got
 		}
 	}
@@ -128,7 +128,7 @@ const maxTLSChecks = 8
 func (a *Agent) Netcheck(ctx context.Context) (Check, error) {
 	var c Check
 	settled := make(chan struct{})
-	err := a.call(ctx, func() {
+	err := a.await(ctx, func() {
 		a.discovery.started = time.Time{}
 		a.discover("netcheck")
 		if a.discovery.run == nil {
@@ -164,7 +164,7 @@ func (a *Agent) Netcheck(ctx context.Context) (Check, error) {
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	report := make(chan stun.Report, 1)
-	if err := a.call(look, func() { report <- a.discovery.report }); err != nil {
+	if err := a.await(look, func() { report <- a.discovery.report }); err != nil {
 		return c, err
 	}
 	c.NAT = <-report

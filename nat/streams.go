@@ -167,27 +167,39 @@ func (a *Agent) closeStream(p *peer) {
 type server struct {
 	agent  *Agent
 	wanted atomic.Bool
+	news   chan struct{} // wanted changed
 	counts stream.Counts
 	err    atomic.Pointer[error]
-	cur    atomic.Pointer[stream.Server]
 }
 
-func (s *server) want(on bool) { s.wanted.Store(on) }
+func (s *server) want(on bool) {
+	if s.wanted.Swap(on) == on {
+		return
+	}
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
+}
+
+// listenAgain is when a port that was taken is tried again.
+const listenAgain = 5 * time.Second
 
 // run opens and closes the listener as wanted.
 func (s *server) run(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
+	for ctx.Err() == nil {
+		again := (<-chan time.Time)(nil)
 		if s.wanted.Load() && s.agent.cfg.Listen != nil {
 			s.serve(ctx)
+			again = time.After(listenAgain)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+		case <-s.news:
+		case <-again:
 		}
 	}
+	return nil
 }
 
 // serve accepts streams until ctx ends or this node is no hub any more.
@@ -223,31 +235,23 @@ func (s *server) serve(ctx context.Context) {
 		return
 	}
 	s.err.Store(nil)
-	s.cur.Store(srv)
-	defer s.cur.Store(nil)
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer cancel()
 	wg.Go(func() {
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
+		for s.wanted.Load() {
 			select {
 			case <-ctx.Done():
 				return
-			case <-tick.C:
-				if !s.wanted.Load() {
-					cancel()
-					return
-				}
+			case <-s.news:
 			}
 		}
+		cancel()
 	})
 	if err := srv.Run(ctx); err != nil {
 		fail(err)
 	}
-	cancel()
 }
 
 // knows reports whether a key is that of a peer that may have a stream.

@@ -27,6 +27,15 @@ func (a *Agent) introduce(p *peer) {
 	a.check("candidates", a.hello.SetCandidates(p.Key, c))
 }
 
+// call tells a peer how it can reach us, and asks it to answer.
+func (a *Agent) call(p *peer) {
+	p.candidates.Calls++
+	if p.candidates.Calls == 0 {
+		p.candidates.Calls = 1
+	}
+	a.introduce(p)
+}
+
 // announce tells a peer our candidates now; with call it is asked for its own.
 // Behind a NAT that numbers its mappings the next port is looked up first.
 func (a *Agent) announce(p *peer, call bool) {
@@ -34,14 +43,12 @@ func (a *Agent) announce(p *peer, call bool) {
 		if a.peers[p.Key] != p {
 			return
 		}
-		if call {
-			p.candidates.Calls++
-			if p.candidates.Calls == 0 {
-				p.candidates.Calls = 1
-			}
-		}
 		before := p.candidates
-		a.introduce(p)
+		if call {
+			a.call(p)
+		} else {
+			a.introduce(p)
+		}
 		if now := time.Now(); !call && same(before, p.candidates) && now.Sub(p.said) > sayAgain {
 			a.hello.Resend(p.Key)
 		}
@@ -108,7 +115,10 @@ func (a *Agent) heardCandidates(p *peer, c *hello.Candidates) {
 		a.introduce(p)
 		a.hello.Resend(p.Key)
 	}
-	if called && !a.passive(p) {
+	switch {
+	case called && a.passive(p):
+		a.hello.Resend(p.Key)
+	case called:
 		a.machineOf(p)
 	}
 	a.remoteChanged(p, called)
