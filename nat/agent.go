@@ -33,8 +33,8 @@ const (
 	maxProbes = 5000
 )
 
-// Config says what an Agent works with. All but Log, STUN, Changed and Listen
-// are required.
+// Config says what an Agent works with. All but Log, STUN, Changed, Listen and
+// Open are required.
 type Config struct {
 	Log     *slog.Logger
 	Private key.Private
@@ -54,6 +54,11 @@ type Config struct {
 	// Listen opens the listener of the TLS fallback, when this node is a hub;
 	// nil: there is none.
 	Listen func() (net.Listener, error)
+	// Open runs f, which opens a UDP socket beside the tunnel's: the discovery and
+	// port mapping need some, and do with less when it returns an error. Tests on
+	// virtual time refuse them, since it stands still while a socket is read.
+	// nil: f is run as it is.
+	Open func(f func() error) error
 }
 
 // Agent finds and keeps the ways to all peers. New makes one, Run runs it;
@@ -108,6 +113,9 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
 	}
+	if cfg.Open == nil {
+		cfg.Open = func(f func() error) error { return f() }
+	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Log.With("component", "nat"), self: cfg.Private.Public(), inbox: newInbox(),
 		peers: make(map[key.Public]*peer), byProbeID: make(map[stun.ProbeID]*peer),
@@ -123,7 +131,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("nat: %w", err)
 	}
 	a.mapper, err = portmap.New(portmap.Config{
-		Log: cfg.Log, Gateways: cfg.Gateways, Port: cfg.Port, Nonce: nonce(cfg.Private),
+		Log: cfg.Log, Gateways: cfg.Gateways, Port: cfg.Port, Nonce: nonce(cfg.Private), Open: cfg.Open,
 		Changed: func() { a.inbox.note(func(n *notes) { n.mapped = true }) },
 	})
 	if err != nil {

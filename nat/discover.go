@@ -159,7 +159,7 @@ func (a *Agent) sendExtra(s stun.Send) {
 		i, network = 1, "udp6"
 	}
 	if d.extra[i] == nil {
-		c, err := net.ListenUDP(network, nil)
+		c, err := a.openUDP(network)
 		if err != nil {
 			return // the discovery takes it for silence
 		}
@@ -176,6 +176,15 @@ func (a *Agent) sendExtra(s stun.Send) {
 		})
 	}
 	_, _ = d.extra[i].WriteToUDPAddrPort(s.Data, s.To)
+}
+
+// openUDP opens a further socket.
+func (a *Agent) openUDP(network string) (c *net.UDPConn, err error) {
+	err = a.cfg.Open(func() (err error) {
+		c, err = net.ListenUDP(network, nil)
+		return err
+	})
+	return c, err
 }
 
 // readExtra hands on the answers that come to a further socket, until that is
@@ -212,8 +221,12 @@ func (d *discovery) close() {
 // has no mapping yet, and calls then.
 func (a *Agent) lookAhead(then func()) {
 	i := slices.IndexFunc(a.discovery.asked, func(s netip.AddrPort) bool { return s.Addr().Is4() })
-	c, err := net.ListenUDP("udp4", nil)
-	if i < 0 || err != nil {
+	if i < 0 {
+		then()
+		return
+	}
+	c, err := a.openUDP("udp4")
+	if err != nil {
 		then()
 		return
 	}
