@@ -112,3 +112,43 @@ func TestYields(t *testing.T) {
 		}
 	}
 }
+
+// TestHoldsCopy: a copy of ours must not cross the answer to an initiation that
+// was let in, and forged initiations must not keep copies from being sent.
+func TestHoldsCopy(t *testing.T) {
+	self, start := key.Public{2}, time.Unix(1000, 0)
+	for _, other := range []key.Public{{1}, {3}} {
+		p := &peer{key: other}
+		msg := make([]byte, sizeInitiation)
+		msg[0], msg[offSender] = 1, 7
+		p.await(msg, start)
+		let := start.Add(resendEvery - time.Millisecond)
+		if p.yields(self, let) {
+			t.Fatalf("key %v: yields", other[0])
+		}
+		for _, step := range []struct {
+			at   time.Time
+			want bool
+		}{
+			{start.Add(resendEvery), false},
+			{let.Add(crossFor - 1), false},
+			{let.Add(crossFor), true},
+			{let.Add(crossFor + resendEvery), true},
+		} {
+			if got := p.overdue(step.at) != nil; got != step.want {
+				t.Errorf("key %v: copy after %v: %v, want %v", other[0], step.at.Sub(start), got, step.want)
+			}
+		}
+	}
+	p, sent := &peer{key: key.Public{1}}, 0
+	p.await(make([]byte, sizeInitiation), start)
+	for d := time.Duration(0); d < 5*time.Second; d += time.Millisecond {
+		p.yields(self, start.Add(d))
+		if p.overdue(start.Add(d)) != nil {
+			sent++
+		}
+	}
+	if sent != maxResends {
+		t.Errorf("%d copies among forged initiations, want %d", sent, maxResends)
+	}
+}

@@ -26,6 +26,7 @@ type pending struct {
 	n       int // length; zero: nothing is pending
 	resends int
 	at      time.Time // sent last
+	held    time.Time // not sent again before
 	msg     [sizeInitiation]byte
 }
 
@@ -59,13 +60,20 @@ func (p *peer) overtaken() {
 // its own initiation before the answer to it comes, and neither had a session
 // for five seconds. So the lower key goes first. It gives way at its second copy:
 // then nothing of ours seems to arrive.
+//
+// One that does not yield will be answered in a moment, so the next copy of ours
+// is held back until then. Once: forged ones may delay it, not stop it.
 func (p *peer) yields(self key.Public, now time.Time) bool {
-	if p.key.Less(self) {
-		return false
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.pending.n > 0 && p.pending.resends < 2 && now.Sub(p.pending.at) < crossFor
+	d := &p.pending
+	if self.Less(p.key) && d.n > 0 && d.resends < 2 && now.Sub(d.at) < crossFor {
+		return true
+	}
+	if d.held.Before(d.at) {
+		d.held = now.Add(crossFor)
+	}
+	return false
 }
 
 // overdue returns a copy of the initiation when it is time to send it again.
@@ -73,7 +81,7 @@ func (p *peer) overdue(now time.Time) (msg []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d := &p.pending
-	if d.n == 0 || now.Sub(d.at) < resendEvery {
+	if d.n == 0 || now.Sub(d.at) < resendEvery || now.Before(d.held) {
 		return nil
 	}
 	if d.resends++; d.resends > maxResends {
