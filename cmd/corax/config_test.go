@@ -115,7 +115,7 @@ allowSources: [100.64.0.0/10, 192.0.2.1]
 enableTunnel: true
 enableProxy: false
 `},
-			notes: []string{"c:9: tlsPort", "c:15: stunServers", "c:20: proxyTLSAddr", "c:21: proxyHTTPAddr", "c:26: allowSources", "c:28: enableProxy"},
+			notes: []string{"c:20: proxyTLSAddr", "c:21: proxyHTTPAddr", "c:26: allowSources", "c:28: enableProxy"},
 		},
 		{
 			name: "flags win over the file, whole lists", args: least("--config=c", "--host-source=10.2.0.1", "--uapi=false", "--take-over"),
@@ -150,7 +150,7 @@ enableProxy: false
 				"--proxy-internal-secure-addr=:10263", "--proxy-internal-insecure-addr=:10264", "--proxy-external-addr=:10262", "--v=5"),
 			notes: []string{
 				"--vpn-driver", "--route-driver", "--forward-node-ip", "--nat-traversal", "--keep-alive-interval", "--metric-bind-addr",
-				"--proxy-external-addr", "--proxy-internal-secure-addr", "--proxy-internal-insecure-addr",
+				"--proxy-internal-secure-addr", "--proxy-internal-insecure-addr",
 			},
 			want: func(c *agentConfig) {
 				c.TunnelPort, c.TLSPort, c.LogLevel = 4501, 10262, slog.LevelDebug

@@ -92,7 +92,7 @@ var rules = []rule{
 	},
 	{
 		"corax/nat",
-		[]string{"nat", "cmd/corax"},
+		[]string{"nat", "cmd/corax", "integration/lab"},
 		"its machinery meets in the agent at its root, and that meets the rest in wire.go",
 	},
 	{
@@ -147,7 +147,7 @@ var roots = map[string][]string{
 		"corax/control/hello", "corax/dataplane/key", "corax/nat/cost", "corax/nat/path", "corax/nat/portmap",
 		"corax/nat/relay", "corax/nat/stream", "corax/nat/stun",
 	},
-	"integration/lab": {"corax/control/api/v1beta1", "corax/dataplane", "corax/dataplane/key"},
+	"integration/lab": {"corax/control/api/v1beta1", "corax/dataplane", "corax/dataplane/key", "corax/nat/stun"},
 }
 
 type listed struct {
@@ -174,7 +174,7 @@ func TestImportsPointOneWay(t *testing.T) {
 // TestRulesAreAlive fails when a rule names a package that is gone, so that the
 // rules do not rot.
 func TestRulesAreAlive(t *testing.T) {
-	later := map[string]bool{"nat": true, "proxy/**": true, "control/kube/**": true, "control/controller/**": true}
+	later := map[string]bool{"proxy/**": true, "control/kube/**": true, "control/controller/**": true}
 	pkgs := listPackages(t)
 	alive := func(pattern string) bool {
 		for _, p := range pkgs {
