@@ -78,6 +78,7 @@ type Agent struct {
 	isHub        atomic.Bool
 	bookCounters atomic.Pointer[[]relay.Counter]
 	named        atomic.Pointer[map[netip.Addr]key.Public] // by overlay address
+	chatter      atomic.Pointer[map[netip.Addr]*chatter]   // by overlay address
 	mtus         atomic.Pointer[map[key.Public]int]
 	probeID      stun.ProbeID
 	probeKey     stun.ProbeKey
@@ -123,6 +124,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.server.agent, a.server.news, a.dialers.agent = a, make(chan struct{}, 1), a
 	a.named.Store(&map[netip.Addr]key.Public{})
+	a.chatter.Store(&map[netip.Addr]*chatter{})
 	a.mtus.Store(&map[key.Public]int{})
 	_, _ = rand.Read(a.probeID[:]) // never fails: see its documentation
 	_, _ = rand.Read(a.probeKey[:])
@@ -138,7 +140,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("nat: %w", err)
 	}
 	a.hello, err = hello.New(hello.Config{
-		Log: cfg.Log, Conn: cfg.Conn, Self: a.self, PeerOf: a.peerOf, Reachable: a.reachable, Update: a.inbox.helloUpdate,
+		Log: cfg.Log, Conn: overheard{cfg.Conn, a}, Self: a.self, PeerOf: a.peerOf, Reachable: a.reachable, Update: a.inbox.helloUpdate,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("nat: %w", err)

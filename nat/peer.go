@@ -28,15 +28,15 @@ const (
 type peer struct {
 	Peer
 
-	machine  *path.Machine // nil: none needed
-	deadline time.Time     // of the machine; zero: it sleeps
-	way      path.Way      // in use, as the machine says
-	parked   bool          // the tunnel has another path than way, since nothing is sent
-	asleep   time.Time     // since when the machine sleeps
-	woken    time.Time     // when it last woke up
-	seen     uint64        // the last label of it that woke us
-	asking   bool          // hubs are asked for labels
-	mtu      int           // inner; zero: not known
+	machine  *path.Machine         // nil: none needed
+	deadline time.Time             // of the machine; zero: it sleeps
+	way      path.Way              // in use, as the machine says
+	parked   bool                  // the tunnel has another path than way, since nothing is sent
+	asleep   time.Time             // since when the machine sleeps
+	woken    time.Time             // when it last woke up
+	seen     map[key.Public]uint64 // labels for it that were noticed, by hub
+	asking   bool                  // hubs are asked for labels
+	mtu      int                   // inner; zero: not known
 
 	// What the peer told.
 	remote   path.Remote
@@ -70,6 +70,9 @@ type peer struct {
 	samples int
 
 	last     Activity
+	chatter  chatter
+	sent     tally
+	received tally
 	attempts uint64 // handshakes and first packets, which no counter of the tunnel shows
 	relays   []path.RelayWay
 	sockets  []uint32
@@ -151,7 +154,7 @@ func (a *Agent) wanted(p *peer) {
 	a.machineOf(p)
 	p.attempts++
 	a.want(p)
-	a.sample(p)
+	a.sample(p, time.Now())
 }
 
 // proven takes a note that a packet of p came over another way than its path.

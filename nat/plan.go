@@ -67,6 +67,7 @@ func (a *Agent) apply(p *Plan) {
 	}
 	a.peers = next
 	a.named.Store(&named)
+	a.overhear(next)
 	a.hubs = a.hubs[:0]
 	for _, x := range p.Peers {
 		if x.Hub && x.Keep && !x.SameDomain {

@@ -11,19 +11,19 @@ import (
 func (a *Agent) sampleAll(now time.Time) {
 	for _, p := range a.peers {
 		if p.active() && !p.Keep {
-			a.sample(p)
+			a.sample(p, now)
 		}
 	}
 	for _, h := range a.hubs {
 		if h.active() {
-			a.sample(h)
+			a.sample(h, now)
 		}
 	}
 	a.dial(now)
 }
 
 // sample gives the machine of p the counters of the tunnel.
-func (a *Agent) sample(p *peer) {
+func (a *Agent) sample(p *peer, now time.Time) {
 	if p.machine == nil {
 		return
 	}
@@ -36,8 +36,14 @@ func (a *Agent) sample(p *peer) {
 			a.carry(via, grown(p.last.Sent, act.Sent), grown(p.last.Received, act.Received), act.Heard)
 		}
 	}
+	t := path.Traffic{Sent: act.Sent, Received: act.Received, Heard: act.Heard}
+	if !p.Keep {
+		t.Sent = p.sent.count(now, act.Sent, p.chatter.sent.Load())
+		// One look later: the tunnel counts what came before the hello is read.
+		t.Received = p.received.count(now, p.last.Received, p.chatter.received.Load())
+	}
+	t.Sent += p.attempts
 	p.last = act
-	t := path.Traffic{Sent: act.Sent + p.attempts, Received: act.Received, Heard: act.Heard}
 	if p.Keep {
 		if !act.Heard.IsZero() && (p.unsure || !p.answered) {
 			a.surely(p)

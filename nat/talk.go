@@ -146,23 +146,27 @@ func (a *Agent) heardRelay(p *peer, r *hello.Relay, now time.Time) {
 	a.tellRelays()
 	a.offerAll()
 	for _, l := range labels {
-		if q := a.peers[l.Peer]; q != nil && l.Origin.IsZero() && !q.Keep && !q.active() && !q.SameDomain {
-			// Somebody there wants us, or a label that we had is another.
-			if len(a.book.Relays(q.Key)) > 0 && a.fresh(q, l.Label) && !a.passive(q) {
-				a.machineOf(q)
-				a.offer(q)
-				a.want(q)
-			}
+		q := a.peers[l.Peer]
+		if q == nil || !l.Origin.IsZero() || len(a.book.Relays(q.Key)) == 0 || !fresh(q, p.Key, l.Label) {
+			continue
+		}
+		// Somebody there wants us, or a label that we had is another.
+		if !q.Keep && !q.active() && !q.SameDomain && !a.passive(q) {
+			a.machineOf(q)
+			a.offer(q)
+			a.want(q)
 		}
 	}
 }
 
-// fresh reports whether a label was not there before the peer's last wake.
-func (a *Agent) fresh(p *peer, label uint64) bool {
-	if p.seen == label {
+// fresh reports whether a hub's label for a peer is another than before. That
+// counts once, also while the peer is active: the hub repeats it for as long as
+// it is asked for.
+func fresh(p *peer, hub key.Public, label uint64) bool {
+	if p.seen[hub] == label {
 		return false
 	}
-	p.seen = label
+	set(&p.seen, hub, label)
 	return true
 }
 
