@@ -13,7 +13,7 @@ const (
 	holdEvery = 20 * time.Second // a machine sleeps after a minute
 	// linkEvery is how often a hub measures the link to an edge that it relays for;
 	// at first more often.
-	linkEvery  = 5 * time.Second
+	linkEvery  = time.Second
 	linkFirst  = 3
 	linkLostIn = 2 * time.Second
 )
@@ -22,7 +22,7 @@ const (
 func (a *Agent) chores(now time.Time) {
 	a.inbox.expire(now)
 	for _, h := range a.hubs {
-		if now.Sub(h.held) > holdEvery {
+		if h.Keep && now.Sub(h.held) > holdEvery {
 			a.want(h)
 		}
 	}
@@ -73,7 +73,7 @@ func (a *Agent) refreshSessions(now time.Time) {
 // newSession says everything to a peer that is back, and hears again what it
 // said: the book forgot.
 func (a *Agent) newSession(p *peer, now time.Time) {
-	if !p.Hub && a.plan.Self.Hub || p.Keep {
+	if a.plan.Self.Hub || p.Keep {
 		a.hello.SetActive(p.Key, true)
 	}
 	a.introduce(p)
@@ -83,37 +83,46 @@ func (a *Agent) newSession(p *peer, now time.Time) {
 	}
 }
 
-// measure probes the edges that we relay for, over the path that they chose.
+// measure probes the edges that we relay for, and hubs, over the path that they
+// chose.
 func (a *Agent) measure(now time.Time) {
 	for k := range a.measured {
-		p := a.peers[k]
-		if p == nil || p.machine != nil || !p.remote.CanProbe {
-			continue
-		}
-		if p.flying != (stun.TxID{}) {
-			if now.Sub(p.sentAt) < linkLostIn {
-				continue
-			}
-			p.flying = stun.TxID{}
-			p.link.Lost(now)
-		}
-		if p.samples >= linkFirst && now.Sub(p.sentAt) < linkEvery {
-			continue
-		}
-		act, ok := a.tun().Activity(k)
-		if !ok || !act.Path.own() {
-			continue
-		}
-		var tx stun.TxID
-		fill(tx[:])
-		data, err := stun.AppendProbe(nil, stun.Probe{Tx: tx, To: p.probeID, From: a.probeID}, p.probeKey)
-		if err != nil || !a.inbox.expect(tx, flight{peer: k, purpose: forLink, at: now}) {
-			continue
-		}
-		p.flying, p.sentAt, p.samples = tx, time.Now(), p.samples+1
-		p.link.Sent(now)
-		a.tun().SendRaw([]Raw{{Path: act.Path, Data: data}})
+		a.measureLink(a.peers[k], now)
 	}
+	if a.plan.Self.Hub {
+		for _, h := range a.hubs {
+			a.measureLink(h, now)
+		}
+	}
+}
+
+func (a *Agent) measureLink(p *peer, now time.Time) {
+	if p == nil || p.machine != nil || !p.remote.CanProbe {
+		return
+	}
+	if p.flying != (stun.TxID{}) {
+		if now.Sub(p.sentAt) < linkLostIn {
+			return
+		}
+		p.flying = stun.TxID{}
+		p.link.Lost(now)
+	}
+	if p.samples >= linkFirst && now.Sub(p.sentAt) < linkEvery {
+		return
+	}
+	act, ok := a.tun().Activity(p.Key)
+	if !ok || !act.Path.own() {
+		return
+	}
+	var tx stun.TxID
+	fill(tx[:])
+	data, err := stun.AppendProbe(nil, stun.Probe{Tx: tx, To: p.probeID, From: a.probeID}, p.probeKey)
+	if err != nil || !a.inbox.expect(tx, flight{peer: p.Key, purpose: forLink, at: now}) {
+		return
+	}
+	p.flying, p.sentAt, p.samples = tx, time.Now(), p.samples+1
+	p.link.Sent(now)
+	a.tun().SendRaw([]Raw{{Path: act.Path, Data: data}})
 }
 
 // flood tells the other hubs what our links cost, when that is worth saying.
@@ -123,7 +132,7 @@ func (a *Agent) flood() {
 	}
 	next := make(map[key.Public]time.Duration, len(a.flooded))
 	for _, h := range a.hubs {
-		if h.inSession {
+		if h.inSession && (h.machine != nil || h.link.Known()) {
 			next[h.Key] = a.costOf(h)
 		}
 	}

@@ -92,10 +92,9 @@ func (a *Agent) session(p *peer, now time.Time) bool {
 	return ok && act.Path.own() && now.Sub(act.Heard) < sessionFor
 }
 
-// passive reports whether the peer is an edge that keeps a session with us, and
-// chooses the path.
+// passive reports whether the peer keeps a session with us, and chooses the path.
 func (a *Agent) passive(p *peer) bool {
-	return a.plan.Self.Hub && !p.Hub && p.machine == nil && a.session(p, time.Now())
+	return a.plan.Self.Hub && !p.Keep && p.machine == nil && a.session(p, time.Now())
 }
 
 // machineOf makes the machine of a peer that has none.
@@ -161,7 +160,7 @@ func (a *Agent) wanted(p *peer) {
 func (a *Agent) proven(p *peer, w Path) {
 	switch {
 	case p.machine == nil || p.Keep:
-	case a.plan.Self.Hub && !p.Hub && w.own() && p.way.Kind != path.Direct:
+	case a.plan.Self.Hub && w.own() && (p.Hub || p.way.Kind != path.Direct):
 		// It keeps a session with us again, so it chooses the path.
 		a.dropMachine(p)
 		a.tun().SetPath(p.Key, w, false)

@@ -39,9 +39,11 @@ type Peer struct {
 	Endpoint      netip.AddrPort
 	TLS           string         // host:port of a hub's fallback; empty: none
 	Proven        netip.AddrPort // where an earlier start of the agent reached it
-	Keep          bool           // a session is kept all the time
-	SameDomain    bool
-	Hello         bool // its overlay address is reached through the tunnel
+	// Keep says that we keep a session all the time, and choose its path. Of two
+	// hubs one does.
+	Keep       bool
+	SameDomain bool
+	Hello      bool // its overlay address is reached through the tunnel
 }
 
 // SetPlan makes p the plan. Of several that wait only the last counts.
@@ -70,7 +72,7 @@ func (a *Agent) apply(p *Plan) {
 	a.overhear(next)
 	a.hubs = a.hubs[:0]
 	for _, x := range p.Peers {
-		if x.Hub && x.Keep && !x.SameDomain {
+		if x.Hub && !x.SameDomain && (x.Keep || p.Self.Hub) {
 			a.hubs = append(a.hubs, next[x.Key])
 		}
 	}
@@ -96,8 +98,10 @@ func (a *Agent) apply(p *Plan) {
 	a.server.want(p.Self.Hub)
 	a.refreshLocal()
 	for _, h := range a.hubs {
-		a.machineOf(h)
-		a.want(h)
+		if h.Keep {
+			a.machineOf(h)
+			a.want(h)
+		}
 	}
 	if !slices.Equal(a.servers(), a.discovery.asked) {
 		a.discover("the servers changed")
@@ -113,11 +117,19 @@ func (a *Agent) updatePeer(x Peer) *peer {
 		return &peer{Peer: x}
 	}
 	old := p.Peer
+	if x.SameDomain && !old.SameDomain {
+		// Inside the domain it is reached as the plan says; nothing else counts.
+		a.dropPeer(p)
+		a.tun().SetPath(x.Key, Path{To: x.Endpoint}, false)
+		return &peer{Peer: x}
+	}
 	p.Peer = x
-	switch {
-	case x.SameDomain && p.machine != nil:
-		a.dropMachine(p)
-	case p.machine != nil && (old.Endpoint != x.Endpoint || old.Hub != x.Hub):
+	if old.Keep != x.Keep {
+		if p.asking = p.active() && !x.Keep; !p.asking {
+			a.book.Ask(p.Key, nil)
+		}
+	}
+	if p.machine != nil && (old.Endpoint != x.Endpoint || old.Hub != x.Hub) {
 		a.remoteChanged(p, false)
 	}
 	if old.TLS != x.TLS || !x.Keep {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
@@ -112,7 +113,7 @@ func (a *agent) natPlan(c dataplane.Config) nat.Plan {
 		n := nat.Peer{
 			Key: x.PublicKey, Gateway: x.Gateway, Node: x.Node, Hub: x.Hub, Relay: x.Relay, Cost: x.Cost,
 			Endpoint: x.Endpoint, Proven: a.loop.memory.Proven[x.PublicKey], SameDomain: x.SameDomain,
-			Keep:  x.Keepalive > 0 || c.Self.Hub && x.Hub && !x.SameDomain,
+			Keep:  x.Keepalive > 0 || c.Self.Hub && x.Hub && !x.SameDomain && firstKey(a.public, x.PublicKey),
 			Hello: over[x.PublicKey.Overlay()],
 		}
 		if x.TLSPort != 0 {
@@ -128,6 +129,11 @@ func (a *agent) natPlan(c dataplane.Config) nat.Plan {
 	}
 	return p
 }
+
+// firstKey reports whether a is the lower key. Of two hubs it chooses the path:
+// relay frames are taken only from where the other hub is reached, so both must
+// use the same one.
+func firstKey(a, b key.Public) bool { return slices.Compare(a[:], b[:]) < 0 }
 
 // natTunnel is the device as package nat sees it.
 type natTunnel struct{ dev *wg.Device }

@@ -26,7 +26,16 @@ type Estimator struct {
 	history      uint32 // the last probes, newest in bit 0; set: lost
 	probes       int    // valid bits in history
 	sent, heard  time.Time
+
+	// Samples in a row far from base, all on one side of it: the link changed.
+	away        int
+	base, limit time.Duration
+	sum         time.Duration
 }
+
+// steps is after how many samples far away the smoothing begins anew: by itself
+// it would take dozens of them to forget a way that was slow.
+const steps = 3
 
 // Sent notes a probe. Each is later either Answered or Lost, exactly once.
 func (e *Estimator) Sent(now time.Time) { e.sent = now }
@@ -35,14 +44,33 @@ func (e *Estimator) Sent(now time.Time) { e.sent = now }
 // zero.
 func (e *Estimator) Answered(now time.Time, rtt time.Duration) {
 	rtt = min(max(rtt, 0), Unknown)
-	if e.heard.IsZero() { // RFC 6298 section 2.2
+	switch {
+	case e.heard.IsZero(): // RFC 6298 section 2.2
 		e.srtt, e.rttvar = rtt, rtt/2
-	} else { // section 2.3, alpha 1/8 and beta 1/4
+	case e.stepped(rtt):
+		e.srtt, e.rttvar = e.sum/steps, e.sum/steps/4
+		e.away, e.sum = 0, 0
+	default: // section 2.3, alpha 1/8 and beta 1/4
 		e.rttvar += ((e.srtt - rtt).Abs() - e.rttvar) / 4
 		e.srtt += (rtt - e.srtt) / 8
 	}
 	e.heard = now
 	e.note(0)
+}
+
+// stepped reports whether rtt is the last of some in a row that show another link.
+func (e *Estimator) stepped(rtt time.Duration) bool {
+	if e.away == 0 {
+		e.base, e.limit = e.srtt, max(e.srtt/2, 4*e.rttvar)
+	}
+	d := rtt - e.base
+	if d.Abs() <= e.limit && d >= -e.base/2 || e.away > 0 && (d < 0) != (e.sum < e.base*time.Duration(e.away)) {
+		e.away, e.sum = 0, 0
+		return false
+	}
+	e.away++
+	e.sum += rtt
+	return e.away == steps
 }
 
 // Lost notes that a probe got no answer in time.

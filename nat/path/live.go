@@ -16,6 +16,7 @@ const (
 	warmBusy    = 5 * time.Second
 	warmQuiet   = 15 * time.Second
 	warmLeast   = 2 * time.Second
+	leadGap     = 500 * time.Millisecond
 	stale       = warmQuiet + 3*time.Second
 	busyFor     = 15 * time.Second // after the last data
 )
@@ -233,7 +234,7 @@ func (m *Machine) keepWarm() {
 		}
 	}
 	for _, p := range m.relays {
-		if p.dead && p != relay {
+		if (p.dead || p.again > 0) && p != relay && p != m.cur {
 			m.warm(p)
 		}
 	}
@@ -253,6 +254,7 @@ func (m *Machine) warm(p *pair) bool {
 		m.wakeAt(m.flights.refilled(m.now))
 		return false
 	}
+	p.again = max(p.again-1, 0)
 	m.wakeAt(m.now.Add(m.warmGap(p)))
 	return true
 }
@@ -264,6 +266,10 @@ func (m *Machine) warmGap(p *pair) time.Duration {
 		return warmLeast
 	case p.quality.n < firstSamples && p.probes < 2*firstSamples:
 		return fastGap
+	case p.again > 0:
+		return fastGap
+	case p.lead > 0:
+		return leadGap // it may be about to take over
 	}
 	return m.warmEvery()
 }

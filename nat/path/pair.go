@@ -17,6 +17,8 @@ type pair struct {
 	via     []key.Public  // relay
 	cost    time.Duration // relay: as the owner said
 	penalty time.Duration // relay: its configured part
+	hinted  time.Duration // relay: cost when it was last measured anew for its sake
+	again   int           // further probes soon, since the cost is said to be another
 
 	start time.Time // of the schedule of probes
 	next  time.Time // zero: nothing more to send
@@ -44,13 +46,32 @@ type quality struct {
 	n      int // samples, up to 1 << 20
 	window uint32
 	filled int
+
+	// Samples in a row far away, all on one side: the way is another now.
+	away int
+	sum  time.Duration
 }
+
+// changedAfter is after how many such samples the smoothing begins anew.
+const changedAfter = 3
 
 func (q *quality) answer(rtt time.Duration) {
 	if q.n < 1<<20 {
 		q.n++
 	}
-	q.rtt += (rtt - q.rtt) / time.Duration(min(q.n, 16))
+	low, high := rtt < q.rtt/2-time.Millisecond, rtt > q.rtt*3/2+time.Millisecond
+	if q.n == 1 || !low && !high || q.away > 0 && low != (q.sum < q.rtt*time.Duration(q.away)) {
+		q.away, q.sum = 0, 0
+	}
+	if low || high {
+		q.away++
+		q.sum += rtt
+	}
+	if q.away == changedAfter {
+		q.rtt, q.away, q.sum = q.sum/changedAfter, 0, 0
+	} else if q.away == 0 || q.n <= changedAfter {
+		q.rtt += (rtt - q.rtt) / time.Duration(min(q.n, 16))
+	}
 	q.window <<= 1
 	q.filled = min(q.filled+1, 32)
 }

@@ -152,6 +152,7 @@ func (m *Machine) relaysChanged(relays []RelayWay) {
 			p.dead = false // nothing else could revive it
 		}
 		p.via, p.cost, p.penalty = r.Via, r.Cost, r.Penalty
+		p.measureAgain()
 		m.relays = append(m.relays, p)
 	}
 	for _, p := range old {
@@ -163,6 +164,17 @@ func (m *Machine) relaysChanged(relays []RelayWay) {
 		for _, p := range m.relays {
 			m.sample(p)
 		}
+	}
+}
+
+// measureAgain has a relay probed soon when the owner says that it costs clearly
+// more or less than when it was measured last.
+func (p *pair) measureAgain() {
+	if d := (p.cost - p.hinted).Abs(); d > max(clearGain, p.hinted/3) {
+		if p.hinted != 0 {
+			p.again = changedAfter + 1
+		}
+		p.hinted = p.cost
 	}
 }
 
