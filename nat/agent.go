@@ -95,6 +95,7 @@ type Agent struct {
 	readers   sync.WaitGroup // of further sockets
 	limiter   *rate.Limiter
 	later     []func() // to do when the present event is done
+	calls     uint32   // of all peers: one that was forgotten must see another number
 	mtuNews   bool
 	measured  map[key.Public]bool // edges whose links are measured, for relaying
 	flooded   map[key.Public]time.Duration

@@ -33,6 +33,7 @@ type node struct {
 	linkMTU int // UDP payload that our own link takes; zero: any
 
 	noSockets bool
+	shape     func(p *Plan) // changes what plan returns; may be nil
 
 	dev     *device
 	agent   *Agent
@@ -119,6 +120,9 @@ func (n *node) plan() Plan {
 			peer.Endpoint = netip.AddrPortFrom(x.addr, 4500)
 		}
 		p.Peers = append(p.Peers, peer)
+	}
+	if n.shape != nil {
+		n.shape(&p)
 	}
 	return p
 }

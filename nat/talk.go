@@ -29,10 +29,10 @@ func (a *Agent) introduce(p *peer) {
 
 // call tells a peer how it can reach us, and asks it to answer.
 func (a *Agent) call(p *peer) {
-	p.candidates.Calls++
-	if p.candidates.Calls == 0 {
-		p.candidates.Calls = 1
+	if a.calls++; a.calls == 0 {
+		a.calls = 1
 	}
+	p.candidates.Calls = a.calls
 	a.introduce(p)
 }
 
