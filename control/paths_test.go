@@ -199,3 +199,36 @@ func peerOf(t *testing.T, d control.Desired, k key.Public) dataplane.Peer {
 	}
 	return d.Config.Peers[i]
 }
+
+// TestKeptHubsRelay has four hubs: an edge keeps a session with the three that
+// relay, although the other one is the first by name.
+func TestKeptHubsRelay(t *testing.T) {
+	s := hubAndEdge()
+	first := s.Gateways[0]
+	s.Gateways = s.Gateways[1:]
+	for i, name := range []string{"a", "b", "c", "d"} {
+		g := first
+		g.Metadata = v1beta1.ObjectMeta{Name: name, Annotations: map[string]string{}}
+		if name == "a" {
+			g.Metadata.Annotations[v1beta1.AnnotationRelay] = "false"
+		}
+		e := first.Spec.Endpoints[0]
+		e.NodeName = name + "1"
+		e.PublicIP = netip.AddrFrom4([4]byte{203, 0, 113, byte(i + 1)}).String()
+		e.Config = map[string]string{v1beta1.ConfigPublicKey: key.Public{byte(10 + i)}.String()}
+		g.Spec.Endpoints = []v1beta1.Endpoint{e}
+		g.Status.Nodes = nil
+		s.Gateways = append(s.Gateways, g)
+	}
+	plan := control.Plan(s, control.Local{Node: "e1", NodeIP: netip.MustParseAddr("192.168.1.1"), PublicKey: edgeKey})
+	var kept []string
+	for _, p := range plan.Config.Peers {
+		if p.Keepalive > 0 {
+			kept = append(kept, p.Gateway)
+		}
+	}
+	slices.Sort(kept)
+	if !slices.Equal(kept, []string{"b", "c", "d"}) {
+		t.Errorf("the edge keeps sessions with %v", kept)
+	}
+}

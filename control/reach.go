@@ -51,7 +51,8 @@ func (m *mesh) readReach(d *domain) {
 	}
 }
 
-// hubs returns the hubs with usable keys, cheapest first, then by name.
+// hubs returns the hubs with usable keys: those that relay first, then the
+// cheapest, then by name.
 func (m *mesh) hubs() []*member {
 	var all []*member
 	for _, d := range m.domains {
@@ -63,12 +64,25 @@ func (m *mesh) hubs() []*member {
 	}
 	slices.SortStableFunc(all, func(a, b *member) int {
 		return cmp.Or(
+			compareBool(a.relay(), b.relay()),
 			cmp.Compare(a.domain.cost, b.domain.cost),
 			cmp.Compare(a.domain.name, b.domain.name),
 			cmp.Compare(a.node, b.node),
 		)
 	})
 	return all
+}
+
+// compareBool orders true first.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	default:
+		return 1
+	}
 }
 
 // lanPort returns the port at which the member listens on its own LAN: not the

@@ -27,6 +27,7 @@ func (a *Agent) chores(now time.Time) {
 		}
 	}
 	a.refreshSessions(now)
+	a.askMore(now)
 	a.measure(now)
 	a.flood()
 	for _, p := range a.peers {

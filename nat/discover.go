@@ -16,6 +16,10 @@ const (
 	discoverGap = 2 * time.Second
 	// lookFor is how long the next port of a sequential NAT is looked for.
 	lookFor = 300 * time.Millisecond
+	// askFirst and askLast bound the wait for the next round while nobody answers,
+	// or too few to tell how the NAT maps.
+	askFirst = 5 * time.Second
+	askLast  = time.Minute
 	// maxServers are asked.
 	maxServers = 8
 )
@@ -26,8 +30,9 @@ type discovery struct {
 	run     *stun.Discovery // nil: none yet
 	asked   []netip.AddrPort
 	started time.Time
-	again   bool // something happened meanwhile
-	settled bool // run was ready, and its outcome taken in
+	wait    time.Duration // before the next round while little is known
+	again   bool          // something happened meanwhile
+	settled bool          // run was ready, and its outcome taken in
 	waiting []func()
 
 	extra [2]*net.UDPConn // IPv4 and IPv6, of this run; nil: none
@@ -89,6 +94,24 @@ func (a *Agent) discover(why string) {
 	d.run = stun.NewDiscovery(stun.Config{Servers: servers, Local: local, MaxLifetime: maxLifetime})
 	d.asked, d.started, d.again, d.settled = servers, time.Now(), false, false
 	a.stepDiscovery(stun.Tick{})
+}
+
+// askMore begins another round while the last one told little: UDP may be let
+// through again, and servers that only started may answer now.
+func (a *Agent) askMore(now time.Time) {
+	d := &a.discovery
+	if d.run == nil || !d.settled {
+		return
+	}
+	if !d.nat.Blocked && (d.nat.Mapping != stun.MappingUnknown || len(d.asked) < 2) {
+		d.wait = 0
+		return
+	}
+	if now.Sub(d.started) < max(d.wait, askFirst) {
+		return
+	}
+	d.wait = min(max(2*d.wait, 2*askFirst), askLast)
+	a.discover("little is known of the NAT")
 }
 
 func (a *Agent) discoverAgain(why string) {

@@ -289,7 +289,7 @@ func (a *Agent) suspect(p *peer) {
 func (a *Agent) use(p *peer, w path.Way) {
 	was := p.way
 	p.way, p.parked = w, false
-	a.log.Debug("path", "gateway", p.Gateway, "node", p.Node, "from", was, "to", w)
+	a.log.Debug("path", "gateway", p.Gateway, "node", p.Node, "from", a.words(was), "to", a.words(w))
 	a.usePath(p)
 	if p.Keep {
 		// A hub takes relay frames of ours from a new place only when it has sent
@@ -308,6 +308,17 @@ func (a *Agent) use(p *peer, w path.Way) {
 	} else if was.Kind == path.Direct && w.Kind != path.Direct && w.Kind != path.None {
 		a.discover("a direct path died")
 	}
+}
+
+// words says a way without its label, which is a secret of two.
+func (a *Agent) words(w path.Way) string {
+	if w.Kind != path.Relay {
+		return w.String()
+	}
+	if h := a.peers[w.Hub]; h != nil {
+		return "relay via " + h.Node
+	}
+	return "relay"
 }
 
 func (a *Agent) usePath(p *peer) {

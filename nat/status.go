@@ -2,7 +2,6 @@ package nat
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -140,7 +139,7 @@ func (a *Agent) Netcheck(ctx context.Context) (Check, error) {
 			if p.Hub && !p.SameDomain && len(c.Hubs) < maxTLSChecks {
 				c.Hubs = append(c.Hubs, CheckedHub{
 					Gateway: p.Gateway, Node: p.Node, Key: p.Key, TLS: p.TLS,
-					STUN: stun.ServerReport{Addr: p.Endpoint}, MTU: a.peers[p.Key].mtu,
+					STUN: stun.ServerReport{Addr: p.Endpoint}, MTU: a.peers[p.Key].mtu, TLSOpen: a.peers[p.Key].conn != nil,
 				})
 			}
 		}
@@ -179,17 +178,21 @@ func (a *Agent) Netcheck(ctx context.Context) (Check, error) {
 	return c, nil
 }
 
-// checkTLS opens a stream to a hub and closes it. A hub that has one from us
-// already keeps that: the present one shows that it works.
+// checkTLS opens a stream to a hub and closes it. A stream that is open already
+// shows that it works, and another would take its place.
 func (a *Agent) checkTLS(ctx context.Context, h *CheckedHub) {
+	if h.TLSOpen {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	begin := time.Now()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", h.TLS)
+	conn, err := stream.Dial(ctx, stream.DialConfig{
+		Private: a.cfg.Private, Hub: h.Key, Addr: h.TLS, Counts: &a.dialers.counts, Receive: func(*stream.Conn, [][]byte) {},
+	})
 	h.TLSTime, h.TLSErr, h.TLSOpen = time.Since(begin), err, err == nil
 	if err == nil {
-		_ = conn.Close()
+		conn.Close()
 	}
 }
 

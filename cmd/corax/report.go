@@ -168,6 +168,12 @@ func judge(f peerFacts) (PathKind, string) {
 	switch {
 	case !f.open:
 		return PathNone, "the tunnel port is not open, see the problems"
+	case s.Stream && fresh:
+		return PathRelayTLS, "the peer came over TLS: its network lets no UDP through"
+	case !s.Via.IsZero() && fresh:
+		return PathRelay, "the peer came over a relay"
+	case s.Stream || !s.Via.IsZero():
+		return PathNone, fmt.Sprintf("nothing came the way that it came last%s", since(s.LastReceive, f.now))
 	case !s.Endpoint.IsValid() && f.wanted:
 		return PathNone, "no address is known for it: it is behind a NAT and has not called yet"
 	case !s.Endpoint.IsValid():

@@ -30,6 +30,9 @@ func TestJudge(t *testing.T) {
 		{"up although a ping was lost", peerFacts{open: true, ping: reading{silent: 2}, state: dataplane.PeerStatus{Endpoint: ep, LastHandshake: ago(time.Minute), LastReceive: ago(time.Second)}}, PathDirect, "best"},
 		{"silent", peerFacts{open: true, ping: reading{silent: 2, answered: ago(time.Minute)}, state: dataplane.PeerStatus{Endpoint: ep, LastHandshake: ago(time.Hour), LastReceive: ago(time.Minute)}}, PathNone, "for 1m0s"},
 		{"packets go, none come", peerFacts{open: true, wanted: true, state: dataplane.PeerStatus{Endpoint: ep, LastHandshake: ago(time.Hour), LastReceive: ago(time.Minute)}}, PathNone, "nothing came"},
+		{"edge over TLS", peerFacts{open: true, state: dataplane.PeerStatus{Stream: true, LastHandshake: ago(time.Minute), LastReceive: ago(time.Second)}}, PathRelayTLS, "over TLS"},
+		{"edge over a relay", peerFacts{open: true, state: dataplane.PeerStatus{Via: key.Public{1}, LastHandshake: ago(time.Minute), LastReceive: ago(time.Second)}}, PathRelay, "over a relay"},
+		{"edge over TLS, silent", peerFacts{open: true, state: dataplane.PeerStatus{Stream: true, LastHandshake: ago(time.Hour), LastReceive: ago(time.Minute)}}, PathNone, "for 1m0s"},
 		{"session without traffic", peerFacts{open: true, state: dataplane.PeerStatus{Endpoint: ep, LastHandshake: ago(time.Hour), LastReceive: ago(time.Minute)}}, PathIdle, "no traffic"},
 	} {
 		tc.f.now = now
