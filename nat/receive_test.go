@@ -144,7 +144,7 @@ func TestDrops(t *testing.T) {
 			return Datagram{From: stranger, Via: w.node("a").key, Peer: w.node("b").key, Data: stun.AppendRequest(nil, newTx(), stun.RequestOptions{})}
 		}, "not_hub"},
 		{"a request over a stream", "hub", func(_ *testing.T, w *internet) Datagram {
-			return Datagram{Stream: new(stream.Conn), Peer: w.node("b").key, Data: stun.AppendRequest(nil, newTx(), stun.RequestOptions{})}
+			return Datagram{From: stranger, Stream: new(stream.Conn), Peer: w.node("b").key, Data: stun.AppendRequest(nil, newTx(), stun.RequestOptions{})}
 		}, "not_hub"},
 	}
 	lab(t, func(w *internet) {
