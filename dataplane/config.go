@@ -124,6 +124,10 @@ type Route struct {
 	// MTU is the largest inner packet in bytes that this way carries; zero
 	// means Self.MTU. For IPv6 the fabric never goes below 1280.
 	MTU int
+	// Carry is the largest packet that is carried although it exceeds MTU: its
+	// sender is told of MTU, and until it obeys, WireGuard's datagram is fragmented
+	// on its way. Zero means MTU. In bytes.
+	Carry int
 	// TCPMTU is the MTU that the MSS of TCP connections is clamped to, when it
 	// is smaller than MTU; zero means MTU. In bytes.
 	TCPMTU int

@@ -285,9 +285,12 @@ func limitMTU(c dataplane.Config, measured map[key.Public]int) {
 		if r.Via != dataplane.ViaWireGuard {
 			continue
 		}
-		if mtu := measured[r.Peer]; mtu != 0 {
-			r.MTU = min(mtu, c.Self.MTU)
-			mtus[r.Prefix] = r.MTU
+		if mtu := min(measured[r.Peer], c.Self.MTU); mtu != 0 {
+			// What went through fragmented before still does, and its sender is
+			// told: who hears no ICMP must not be cut off.
+			r.Carry = max(r.MTU, mtu)
+			r.MTU = mtu
+			mtus[r.Prefix] = r.Carry // the kernel drops what is larger
 		} else if v6[r.Peer] {
 			r.TCPMTU = dataplane.PathMTU6
 		}

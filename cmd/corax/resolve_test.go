@@ -78,7 +78,7 @@ func TestResolver(t *testing.T) {
 
 func TestLimitMTU(t *testing.T) {
 	k4, k6, mapped, probed := key.Public{4}, key.Public{6}, key.Public{7}, key.Public{9}
-	prefix := netip.MustParsePrefix("10.244.9.0/24")
+	prefix, small := netip.MustParsePrefix("10.244.9.0/24"), netip.MustParsePrefix("10.244.10.0/24")
 	c := dataplane.Config{
 		Peers: []dataplane.Peer{
 			{PublicKey: k4, Endpoint: netip.MustParseAddrPort("203.0.113.1:4500")},
@@ -93,17 +93,20 @@ func TestLimitMTU(t *testing.T) {
 			{Via: dataplane.ViaTUN},
 			{Prefix: prefix, Via: dataplane.ViaWireGuard, Peer: probed, MTU: 1360},
 			{Prefix: netip.MustParsePrefix("10.244.8.0/24"), Via: dataplane.ViaWireGuard, Peer: key.Public{8}, MTU: 1360},
+			{Prefix: small, Via: dataplane.ViaWireGuard, Peer: key.Public{10}, MTU: 1360},
 		},
-		Host: []dataplane.HostRoute{{Prefix: prefix, MTU: 1360}, {Prefix: netip.MustParsePrefix("10.244.8.0/24"), MTU: 1360}},
+		Host: []dataplane.HostRoute{{Prefix: prefix, MTU: 1360}, {Prefix: netip.MustParsePrefix("10.244.8.0/24"), MTU: 1360}, {Prefix: small, MTU: 1360}},
 	}
 	c.Self.MTU = 1408
-	limitMTU(c, map[key.Public]int{probed: 1392, {8}: 9000})
-	for i, want := range []struct{ mtu, tcp int }{{0, 0}, {0, dataplane.PathMTU6}, {0, 0}, {0, 0}, {1392, 0}, {1408, 0}} {
-		if got := c.Routes[i]; got.TCPMTU != want.tcp || got.MTU != want.mtu {
-			t.Errorf("route %d: MTU %d, TCPMTU %d, want %+v", i, got.MTU, got.TCPMTU, want)
+	limitMTU(c, map[key.Public]int{probed: 1392, {8}: 9000, {10}: 1216})
+	for i, want := range []struct{ mtu, tcp, carry int }{
+		{0, 0, 0}, {0, dataplane.PathMTU6, 0}, {0, 0, 0}, {0, 0, 0}, {1392, 0, 1392}, {1408, 0, 1408}, {1216, 0, 1360},
+	} {
+		if got := c.Routes[i]; got.TCPMTU != want.tcp || got.MTU != want.mtu || got.Carry != want.carry {
+			t.Errorf("route %d: MTU %d, TCPMTU %d, carry %d, want %+v", i, got.MTU, got.TCPMTU, got.Carry, want)
 		}
 	}
-	for i, want := range []int{1392, 1408} {
+	for i, want := range []int{1392, 1408, 1360} {
 		if got := c.Host[i].MTU; got != want {
 			t.Errorf("host route %d: MTU %d, want %d", i, got, want)
 		}

@@ -42,6 +42,7 @@ const (
 	icmpRateLimited
 	icmpForbidden
 
+	overMTU
 	fragmentedPackets
 	fragmentsMade
 	mssClamped
@@ -87,6 +88,7 @@ var counterNames = [forwardPackets]dataplane.Counter{
 	icmpProhibited:         {Name: icmpTotal, Reason: "prohibited"},
 	icmpRateLimited:        {Name: icmpDropTotal, Reason: "rate_limit"},
 	icmpForbidden:          {Name: icmpDropTotal, Reason: "not_answerable"},
+	overMTU:                {Name: "fabric_over_mtu_total"},
 	fragmentedPackets:      {Name: "fabric_fragmented_total"},
 	fragmentsMade:          {Name: "fabric_fragments_total"},
 	mssClamped:             {Name: "fabric_mss_clamped_total"},

@@ -44,7 +44,9 @@
 //
 // A route's MTU, or the node's inner MTU, bounds every packet that leaves, an
 // IPv6 packet never below 1280 bytes (RFC 8200). What is larger is answered
-// with ICMP too big, or fragmented when it is IPv4 without DF. The MSS of a SYN
+// with ICMP too big, or fragmented when it is IPv4 without DF. Up to the route's
+// Carry it goes out all the same: whoever hears no ICMP would be cut off when the
+// MTU of a path turns out to be smaller than it was taken to be. The MSS of a SYN
 // is clamped to the smaller of the ways to its destination and its source,
 // because it limits what comes back.
 package fabric

@@ -81,9 +81,13 @@ func (f *Fabric) forward(s *scratch, p *dataplane.Packet) {
 	limit := v.way.limit(h.v6)
 	large := len(h.b) > limit
 	if large && (h.v6 || h.frag4()&flagDF != 0) {
-		f.counters.add(dropTooBig, 1)
 		f.reply(s, h, p.VTEP, icmpTooBig, limit)
-		return
+		if len(h.b) > v.way.carries(h.v6) {
+			f.counters.add(dropTooBig, 1)
+			return
+		}
+		f.counters.add(overMTU, 1)
+		large = false
 	}
 	if v.transit {
 		h.decrement()

@@ -23,6 +23,8 @@ type entry struct {
 	// mtu is what the way carries; for IPv6 it may be less than the 1280 bytes
 	// that must be carried all the same.
 	mtu int
+	// carry is what goes through all the same, at least mtu.
+	carry int
 	// tcp is what the MSS is clamped to, at most mtu.
 	tcp int
 }
@@ -34,6 +36,10 @@ func (e *entry) limit(v6 bool) int {
 	}
 	return e.mtu
 }
+
+// carries is the largest packet that goes through, although its sender may be told
+// that it is too big.
+func (e *entry) carries(v6 bool) int { return max(e.limit(v6), e.carry) }
 
 // vtep is what the fabric knows of one VXLAN tunnel endpoint.
 type vtep struct {
@@ -117,6 +123,13 @@ func (s *snapshot) addRoute(r dataplane.Route) error {
 		if e.mtu, err = boundMTU(r.MTU); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if r.Carry != 0 {
+		carry, err := boundMTU(r.Carry)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("carry: %w", err))
+		}
+		e.carry = carry
 	}
 	e.tcp = e.mtu
 	if r.TCPMTU != 0 {
