@@ -147,7 +147,7 @@ func TestHubIsMade(t *testing.T) {
 		defer a.talk(b)()
 		w.within(time.Second, "a relay", a.reaches(b, "relay hub"))
 		plan := hub.plan()
-		plan.Self.Hub, plan.Self.Relay = false, false
+		plan.Self.Hub = false
 		hub.setPlan(plan)
 		w.run(time.Second)
 		if l := hub.labels(); len(l) != 0 {

@@ -3,7 +3,6 @@ package nat
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"slices"
 	"sync"
 	"syscall"
@@ -29,6 +28,7 @@ type device struct {
 	extra  []uint32 // sockets that are open
 	closed [][]uint32
 	sent   []Raw         // by SendRaw
+	dry    bool          // streams take nothing: they are none
 	hellos chan datagram // what came for the hello port
 	gone   chan struct{}
 	once   sync.Once
@@ -168,18 +168,36 @@ func (d *device) Handshake(k key.Public) bool {
 	return true
 }
 
-func (d *device) Inject(key.Public, *stream.Conn, [][]byte) {}
-func (d *device) EndStream(*stream.Conn)                    {}
+func (d *device) Inject(k key.Public, c *stream.Conn, datagrams [][]byte) {
+	for _, b := range datagrams {
+		if f, ok := decode(b); ok {
+			d.receive(Path{Stream: c}, k, f)
+		}
+	}
+}
+
+func (d *device) EndStream(c *stream.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, x := range d.peers {
+		if x.path.Stream == c {
+			x.path = Path{}
+		}
+	}
+}
 
 // write sends a frame over a path. It reports whether there is one.
 func (d *device) write(p Path, ttl int, f frame) bool {
 	if !p.Via.IsZero() {
 		hub := d.peers[p.Via]
-		if hub == nil || !hub.path.To.IsValid() {
+		if hub == nil || !hub.path.own() {
 			return false
 		}
 		f.label = p.Label
 		p = hub.path
+	}
+	if p.Stream != nil && !d.dry {
+		return p.Stream.Send([][]byte{f.encode()}) == 1
 	}
 	if !p.To.IsValid() {
 		return false
@@ -215,23 +233,22 @@ func (d *device) transmit(k key.Public, body []byte, chatter bool) {
 	}
 }
 
-// receive takes a datagram off the tunnel port.
-func (d *device) receive(src netip.AddrPort, socket uint32, f frame) {
+// receive takes a datagram off the tunnel port, or a stream of the peer origin.
+func (d *device) receive(way Path, origin key.Public, f frame) {
 	d.mu.Lock()
-	way := Path{To: src, Socket: socket}
-	origin := key.Public{}
+	from := way
 	if f.label != 0 {
 		fwd, ok := d.labels[f.label]
 		hub := d.peers[fwd.From]
-		if !ok || hub == nil || hub.path.To != src || hub.path.Socket != socket {
+		if !ok || hub == nil || hub.path != way {
 			d.mu.Unlock()
 			return
 		}
 		hub.heard = time.Now()
 		if fwd.Out != 0 {
-			if to := d.peers[fwd.To]; to != nil && to.path.To.IsValid() {
+			if to := d.peers[fwd.To]; to != nil && to.path.own() {
 				f.label = fwd.Out
-				d.n.w.send(d.n, to.path.Socket, to.path.To, 0, f)
+				d.write(to.path, 0, f)
 			}
 			d.mu.Unlock()
 			return
@@ -240,7 +257,9 @@ func (d *device) receive(src netip.AddrPort, socket uint32, f frame) {
 	}
 	if f.stun != nil {
 		d.mu.Unlock()
-		d.n.agent.Receive(Datagram{From: src, Socket: socket, Peer: origin, Via: way.Via, Label: f.label, Data: f.stun})
+		d.n.agent.Receive(Datagram{
+			From: from.To, Socket: from.Socket, Stream: from.Stream, Peer: origin, Via: way.Via, Label: f.label, Data: f.stun,
+		})
 		return
 	}
 	proven := d.authentic(way, origin, f)

@@ -2,7 +2,9 @@ package nat
 
 import (
 	"context"
+	"encoding/binary"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -145,6 +147,33 @@ func (f *frame) size() int {
 	return n
 }
 
+// encode is for a stream.
+func (f *frame) encode() []byte {
+	b := binary.BigEndian.AppendUint64(nil, f.label)
+	b = append(b, byte(f.kind))
+	b = append(append(b, f.from[:]...), f.to[:]...)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(f.stun)))
+	return append(append(b, f.stun...), f.body...)
+}
+
+func decode(b []byte) (f frame, ok bool) {
+	const head = 8 + 1 + 2*key.Size + 2
+	if len(b) < head {
+		return f, false
+	}
+	f.label, f.kind = binary.BigEndian.Uint64(b), kind(b[8])
+	f.from, f.to = key.Public(b[9:9+key.Size]), key.Public(b[9+key.Size:9+2*key.Size])
+	n := head + int(binary.BigEndian.Uint16(b[head-2:]))
+	if n > len(b) {
+		return f, false
+	}
+	if n > head {
+		f.stun = slices.Clone(b[head:n])
+	}
+	f.body = slices.Clone(b[n:])
+	return f, true
+}
+
 // send carries a datagram, or loses it.
 func (w *internet) send(from *node, socket uint32, to netip.AddrPort, ttl int, f frame) {
 	w.mu.Lock()
@@ -178,6 +207,6 @@ func (w *internet) arrive(dst *node, src, to netip.AddrPort, f frame) {
 	}
 	w.mu.Unlock()
 	if ok {
-		dev.receive(src, socket, f)
+		dev.receive(Path{To: src, Socket: socket}, key.Public{}, f)
 	}
 }

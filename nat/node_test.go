@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -33,6 +34,7 @@ type node struct {
 	linkMTU int // UDP payload that our own link takes; zero: any
 
 	noSockets bool
+	tls       string        // of a hub: where its fallback listens
 	shape     func(p *Plan) // changes what plan returns; may be nil
 
 	dev     *device
@@ -117,7 +119,7 @@ func (n *node) plan() Plan {
 			SameDomain: same, Keep: keep, Hello: !same,
 		}
 		if x.hub {
-			peer.Endpoint = netip.AddrPortFrom(x.addr, 4500)
+			peer.Endpoint, peer.TLS = netip.AddrPortFrom(x.addr, 4500), x.tls
 		}
 		p.Peers = append(p.Peers, peer)
 	}
@@ -143,13 +145,17 @@ var errNoSockets = errors.New("no sockets in a bubble")
 func (n *node) start(p Plan) {
 	n.w.t.Helper()
 	dev := newDevice(n)
-	a, err := New(Config{
+	cfg := Config{
 		Private: n.secret, Conn: helloConn{device: dev}, Port: 4500,
 		Prefixes: func() []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(n.addr, 24)} },
 		Gateways: func() []netip.Addr { return nil },
 		Changed:  func() { n.changed.Add(1) },
 		Open:     func(func() error) error { return errNoSockets },
-	})
+	}
+	if n.tls != "" {
+		cfg.Listen = func() (net.Listener, error) { return net.Listen("tcp", n.tls) }
+	}
+	a, err := New(cfg)
 	if err != nil {
 		n.w.t.Fatal(err)
 	}
@@ -275,6 +281,8 @@ func (w *internet) word(p Path) string {
 	switch {
 	case p.To.IsValid():
 		return "direct"
+	case p.Stream != nil:
+		return "stream"
 	case p == Path{}:
 		return "none"
 	}

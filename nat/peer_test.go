@@ -240,6 +240,8 @@ func TestSuspects(t *testing.T) {
 		if n := ask(); n != 0 {
 			t.Errorf("%d hubs were checked again at once", n)
 		}
+		w.run(3 * latency) // the check is over
+		heard("hub", time.Second)
 		heard("hub2", time.Second)
 		if n := ask(); n != 1 {
 			t.Errorf("%d hubs were checked then", n)

@@ -220,6 +220,7 @@ func TestAnswers(t *testing.T) {
 			Path{Via: hub.key, Label: label}, stun.KindAnswer, netip.AddrPortFrom(b.key.Overlay(), Port))
 
 		conn := new(stream.Conn)
+		a.dev.dry = true
 		check("a probe over a stream", a.take(Datagram{Stream: conn, Peer: hub.key, Data: probeFor(t, a, hub, nil)}),
 			Path{Stream: conn}, stun.KindAnswer, netip.AddrPortFrom(hub.key.Overlay(), Port))
 

@@ -60,6 +60,9 @@ func (v *view) managedPath(n nat.PeerStatus, s dataplane.PeerStatus, keep bool, 
 		return p, true
 	case path.Direct:
 		p.Kind, p.Endpoint = PathDirect, w.To.String()
+		if n.Path.Why == path.ReasonBest {
+			p.Why = directIsBest
+		}
 	case path.Relay:
 		p.Kind, p.Via = PathRelay, v.names(n.Path.Via)
 		if n.FirstTLS {
@@ -73,8 +76,11 @@ func (v *view) managedPath(n nat.PeerStatus, s dataplane.PeerStatus, keep bool, 
 	case !n.Path.Active && !keep:
 		p.Kind = PathIdle
 	case s.LastHandshake.IsZero():
-		p.Kind = PathNone
-		p.Why = "no handshake was answered yet; " + p.Why
+		where := "it"
+		if p.Endpoint != "" {
+			where = p.Endpoint
+		}
+		p.Kind, p.Why = PathNone, where+noAnswer
 	case !n.Path.Proven && !fresh(n.Path.Heard) && !fresh(s.LastReceive):
 		p.Kind = PathNone
 		p.Why = fmt.Sprintf("nothing comes back%s; %s", since(latest(n.Path.Heard, s.LastReceive), now), p.Why)

@@ -99,6 +99,7 @@ func (a *agent) peers(v *view, now time.Time) []Peer {
 		}
 	}
 	managed := v.natStatus()
+	search := !v.plan.Config.Self.Hub && slices.ContainsFunc(v.plan.Config.Peers, func(p dataplane.Peer) bool { return p.Keepalive > 0 })
 	local := ""
 	if v.tunnel != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), askNAT)
@@ -129,7 +130,7 @@ func (a *agent) peers(v *view, now time.Time) []Peer {
 		tx, _ := a.traffic.peer(c.PublicKey)
 		p.Path.Kind, p.Path.Why = judge(peerFacts{
 			open: v.tunnel != nil, configured: c, state: s, ping: r,
-			wanted: now.Sub(tx) < pathFresh, now: now,
+			wanted: now.Sub(tx) < pathFresh, search: search && !c.SameDomain, now: now,
 		})
 		if n.Managed {
 			if path, ok := v.managedPath(n, s, c.Keepalive > 0, now); ok {
@@ -157,8 +158,15 @@ type peerFacts struct {
 	state      dataplane.PeerStatus
 	ping       reading
 	wanted     bool // packets went there recently
+	search     bool // a path is looked for when there is traffic
 	now        time.Time
 }
+
+// What status says of more than one kind of path.
+const (
+	directIsBest = "direct is the best there is"
+	noAnswer     = " has not answered a handshake: is UDP open to it, does it list this node's key?"
+)
 
 // judge says what kind of path there is to a WireGuard peer, and why it is not
 // better. Up means that bytes moved recently in both directions.
@@ -174,6 +182,8 @@ func judge(f peerFacts) (PathKind, string) {
 		return PathRelay, "the peer came over a relay"
 	case s.Stream || !s.Via.IsZero():
 		return PathNone, fmt.Sprintf("nothing came the way that it came last%s", since(s.LastReceive, f.now))
+	case !s.Endpoint.IsValid() && f.search:
+		return PathIdle, "no traffic; a path is looked for with the first packet"
 	case !s.Endpoint.IsValid() && f.wanted:
 		return PathNone, "no address is known for it: it is behind a NAT and has not called yet"
 	case !s.Endpoint.IsValid():
@@ -181,9 +191,9 @@ func judge(f peerFacts) (PathKind, string) {
 	case f.ping.silent >= silentPings && !fresh:
 		return PathNone, fmt.Sprintf("%v does not answer%s", s.Endpoint, since(f.ping.answered, f.now))
 	case s.LastHandshake.IsZero() && (f.wanted || f.configured.Keepalive > 0):
-		return PathNone, fmt.Sprintf("%v has not answered a handshake: is UDP open to it, does it list this node's key?", s.Endpoint)
+		return PathNone, s.Endpoint.String() + noAnswer
 	case fresh:
-		return PathDirect, "direct is the best there is"
+		return PathDirect, directIsBest
 	case f.wanted:
 		return PathNone, fmt.Sprintf("nothing came from %v%s", s.Endpoint, since(s.LastReceive, f.now))
 	default:

@@ -23,6 +23,7 @@ func TestJudge(t *testing.T) {
 	}{
 		{"port closed", peerFacts{}, PathNone, "tunnel port"},
 		{"edge that never called, nobody asks", peerFacts{open: true}, PathIdle, "first packet must come"},
+		{"edge that is looked for", peerFacts{open: true, search: true}, PathIdle, "with the first packet"},
 		{"edge that never called, packets for it", peerFacts{open: true, wanted: true}, PathNone, "behind a NAT"},
 		{"hub that does not answer", peerFacts{open: true, configured: hub, state: dataplane.PeerStatus{Endpoint: ep}}, PathNone, "handshake"},
 		{"peer with an address, no traffic yet", peerFacts{open: true, state: dataplane.PeerStatus{Endpoint: ep}}, PathIdle, "no traffic"},

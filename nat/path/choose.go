@@ -10,6 +10,9 @@ const (
 	leadFor    = 5
 	// An RTT from fewer samples decides only when one way costs less than half.
 	settledSamples = 8
+	// proofWait is how long a way that works without proof is kept when another
+	// is proven: the answers of several addresses of one peer come together.
+	proofWait = 500 * time.Millisecond
 	firstSamples   = 3
 )
 
@@ -95,6 +98,10 @@ func (m *Machine) best(except *pair) (best *pair) {
 // upgrade leaves a way that works only for one that is clearly better.
 func (m *Machine) upgrade(cur *pair) {
 	if cur.way.Kind != Direct || !cur.proven {
+		if at := m.round.start.Add(proofWait); cur.unproved && m.now.Before(at) {
+			m.wakeAt(at) // it works: its own proof may be on its way
+			return
+		}
 		if p := m.fresh(cur); p != nil {
 			m.use(p, ReasonProven, "")
 			return
