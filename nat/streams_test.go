@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -202,10 +203,10 @@ func TestPortTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newInternet(t).add(&node{name: "hub", hub: true})
 		a := newAgent(t, n)
-		tries := 0
+		var tries atomic.Int32
 		l := &listener{closed: make(chan struct{})}
 		a.cfg.Listen = func() (net.Listener, error) {
-			if tries++; tries < 3 {
+			if tries.Add(1) < 3 {
 				return nil, errors.New("address in use")
 			}
 			return l, nil
@@ -213,13 +214,13 @@ func TestPortTaken(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- a.Run(ctx, n.dev) }()
-		look := func(after time.Duration, problems, want int) {
+		look := func(after time.Duration, problems int, want int32) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
-			p := a.Problems()
-			if len(p) != problems || tries != want || problems == 1 && !strings.Contains(p[0], "address in use") {
-				t.Errorf("%d tries, problems %q", tries, p)
+			p, n := a.Problems(), tries.Load()
+			if len(p) != problems || n != want || problems == 1 && !strings.Contains(p[0], "address in use") {
+				t.Errorf("%d tries, problems %q", n, p)
 			}
 		}
 		look(time.Minute, 0, 0) // no hub
