@@ -98,8 +98,8 @@ func (m *Machine) best(except *pair) (best *pair) {
 // upgrade leaves a way that works only for one that is clearly better.
 func (m *Machine) upgrade(cur *pair) {
 	if cur.way.Kind != Direct || !cur.proven {
-		if at := m.round.start.Add(proofWait); cur.unproved && m.now.Before(at) {
-			m.wakeAt(at) // it works: its own proof may be on its way
+		if at := m.round.start.Add(proofWait); cur.way.Kind == Direct && !cur.dead && m.now.Before(at) {
+			m.wakeAt(at) // its own proof may be on its way
 			return
 		}
 		if p := m.fresh(cur); p != nil {
