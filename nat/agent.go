@@ -326,7 +326,7 @@ func (a *Agent) networkChanged(why string) {
 	a.refreshLocal()
 	for _, p := range a.peers {
 		a.step(p, path.NetworkChanged{Why: why})
-		a.closeStream(p)
+		p.dialling.next, p.dialling.wait = time.Time{}, 0
 	}
 	a.mapper.Poke()
 	a.discover(why)

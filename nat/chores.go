@@ -34,6 +34,9 @@ func (a *Agent) chores(now time.Time) {
 		if p.active() && !p.Keep {
 			a.offer(p)
 		}
+		if a.plan.Self.Hub {
+			a.settle(p, now)
+		}
 		a.retire(p, now)
 		if p.parked && p.active() {
 			a.unpark(p)

@@ -45,6 +45,7 @@ type link struct {
 	wanted, told   time.Time
 	kept           time.Time // when an initiation was made that waits for a path
 	source         Path      // where a packet came from that did not come over path
+	spoke          time.Time // when something was last sent
 	packets        int       // of the test's own traffic that came
 }
 
@@ -219,6 +220,7 @@ func (d *device) transmit(k key.Public, body []byte, chatter bool) {
 		x.wanted = time.Now()
 	}
 	source, proven := d.prove(x)
+	x.spoke = time.Now()
 	if d.write(x.path, 0, frame{from: d.n.key, to: k, kind: data, body: body}) {
 		x.sent++
 	} else {
@@ -287,6 +289,8 @@ func (d *device) authentic(way Path, origin key.Public, f frame) (proven bool) {
 		d.write(way, 0, frame{from: d.n.key, to: f.from, kind: response})
 	case data:
 		x.received++
+		at := time.Now()
+		time.AfterFunc(passiveKeepalive, func() { d.keepalive(f.from, at) })
 		if string(f.body) == "ping" {
 			x.packets++
 			return proven
@@ -297,6 +301,27 @@ func (d *device) authentic(way Path, origin key.Public, f frame) (proven bool) {
 		}
 	}
 	return proven
+}
+
+// passiveKeepalive is after how long WireGuard answers data when nobody else does.
+const passiveKeepalive = 10 * time.Second
+
+// keepalive answers what came from a peer at a time, unless something was sent
+// since.
+func (d *device) keepalive(k key.Public, came time.Time) {
+	d.mu.Lock()
+	x := d.peers[k]
+	if x == nil || x.spoke.After(came) {
+		d.mu.Unlock()
+		return
+	}
+	x.spoke = time.Now()
+	source, proven := d.prove(x)
+	d.write(x.path, 0, frame{from: d.n.key, to: k, kind: response})
+	d.mu.Unlock()
+	if proven {
+		d.n.agent.Proven(k, source)
+	}
 }
 
 // prove moves a path that is not pinned to where the peer was heard; else the

@@ -160,17 +160,41 @@ func (a *Agent) wanted(p *peer) {
 func (a *Agent) proven(p *peer, w Path) {
 	switch {
 	case p.machine == nil || p.Keep:
-	case a.plan.Self.Hub && w.own() && (p.Hub || p.way.Kind != path.Direct):
-		// It keeps a session with us again, so it chooses the path.
-		a.dropMachine(p)
-		a.tun().SetPath(p.Key, w, false)
-		a.refreshSessions(time.Now())
+	case a.plan.Self.Hub && w.own() && (p.Hub || p.way.Kind != path.Direct || !p.active()):
+		a.follow(p, w) // it keeps a session with us again
 	case !p.active():
 		a.want(p)
 	default:
 		a.step(p, path.Heard{Way: a.wayOf(message{Datagram{From: w.To, Socket: w.Socket, Stream: w.Stream, Via: w.Via, Peer: p.Key}})})
 	}
 }
+
+// follow leaves the choice of the path to a peer that keeps a session with us.
+func (a *Agent) follow(p *peer, w Path) {
+	a.dropMachine(p)
+	a.tun().SetPath(p.Key, w, false)
+	p.inSession = false // it is to hear everything
+	a.refreshSessions(time.Now())
+}
+
+// settle decides at a hub what becomes of a peer that nobody talks to any more.
+// When it still says hello, it keeps a session with us: its relay frames are
+// taken only from where it is reached, so it must not be parked elsewhere.
+func (a *Agent) settle(p *peer, now time.Time) {
+	if p.machine == nil || p.Keep || p.active() || p.asleep.IsZero() || p.parked {
+		return
+	}
+	act, ok := a.tun().Activity(p.Key)
+	switch {
+	case ok && act.Path.own() && act.Heard.Sub(p.asleep) > choresEvery:
+		a.follow(p, act.Path)
+	case now.Sub(p.asleep) > settleFor:
+		a.park(p)
+	}
+}
+
+// settleFor is longer than a heartbeat of hello.
+const settleFor = hello.Heartbeat + 5*time.Second
 
 // step gives the machine of p an event and does what it asks for.
 func (a *Agent) step(p *peer, ev path.Event) {
@@ -201,7 +225,9 @@ func (a *Agent) step(p *peer, ev path.Event) {
 		if !p.Keep {
 			a.hello.SetActive(p.Key, false)
 		}
-		a.park(p)
+		if !a.plan.Self.Hub {
+			a.park(p)
+		}
 	}
 	if p.parked && p.active() {
 		a.unpark(p)

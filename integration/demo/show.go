@@ -54,7 +54,7 @@ func show(ctx context.Context, l *lab.Lab, out io.Writer) error {
 		run  func(context.Context) error
 	}{
 		{"build the networks: namespaces, NATs, pods", func(context.Context) error { return d.build(l) }},
-		{"start an agent on each of the 6 nodes", func(ctx context.Context) error { return d.topo.Start(ctx) }},
+		{"start an agent on each of the 6 nodes", func(ctx context.Context) error { return d.topo.Start(ctx, "--stun-server", stunServer.String()) }},
 		{"ping, IPv4 and IPv6, edge pods and cloud pods", d.ping},
 		{"TCP, 10 MB each way with SHA-256", d.transfer},
 		{"UDP echo, 1200 bytes", d.datagrams},
@@ -72,13 +72,22 @@ func show(ctx context.Context, l *lab.Lab, out io.Writer) error {
 		}
 		fmt.Fprintf(out, "ok %7s\n", time.Since(start).Round(10*time.Millisecond))
 	}
+	if err := d.edgeToEdge(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+		return fmt.Errorf("from edge to edge: %w", err)
+	}
 	return d.summary(ctx)
 }
 
 // build makes the networks and a test server on each pod.
 func (d *demo) build(l *lab.Lab) error {
-	d.topo = lab.Standard(l, lab.Options{})
+	d.topo = lab.Standard(l, lab.Options{NAT: lab.NAT{Mapping: lab.MapCone}})
 	if err := l.Err(); err != nil {
+		return err
+	}
+	if err := d.topo.Internet.ServeSTUN(stunServer); err != nil {
 		return err
 	}
 	for _, n := range d.topo.Nodes() {

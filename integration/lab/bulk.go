@@ -25,7 +25,9 @@ type Bulk struct {
 	wg      sync.WaitGroup
 	size    int64
 	moved   atomic.Int64
-	sent    []byte // SHA-256
+	first   atomic.Int64 // when the first byte had come, in ns of Unix time
+	pause   atomic.Int64 // the longest between two arrivals, in ns
+	sent    []byte       // SHA-256
 	got     []byte
 	errs    [2]error
 	done    chan struct{}
@@ -80,8 +82,16 @@ func (b *Bulk) send(rate int) error {
 
 func (b *Bulk) receive() error {
 	sum, buf := sha256.New(), make([]byte, 64<<10)
+	var last time.Time
 	for {
 		n, err := b.in.Read(buf)
+		now := time.Now()
+		if last.IsZero() && n > 0 {
+			b.first.Store(now.UnixNano())
+		} else if n > 0 {
+			b.pause.Store(max(b.pause.Load(), int64(now.Sub(last))))
+		}
+		last = now
 		sum.Write(buf[:n])
 		b.moved.Add(int64(n))
 		if errors.Is(err, io.EOF) {
@@ -96,6 +106,17 @@ func (b *Bulk) receive() error {
 
 // Moved returns how many bytes have arrived.
 func (b *Bulk) Moved() int64 { return b.moved.Load() }
+
+// First returns when the first byte had arrived; zero: none has.
+func (b *Bulk) First() time.Time {
+	if ns := b.first.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
+
+// Pause returns the longest time between two arrivals so far.
+func (b *Bulk) Pause() time.Duration { return time.Duration(b.pause.Load()) }
 
 // Wait waits until everything has arrived and is what was sent, or ctx ends.
 func (b *Bulk) Wait(ctx context.Context) error {

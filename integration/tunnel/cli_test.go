@@ -88,7 +88,7 @@ func TestStatusCommand(t *testing.T) {
 		r := status(hub)
 		r.check(t, 0, "node         cloud-gw, gateway node of cloud\n", "")
 		r.check(t, 0, "peers        1, all reachable\n", "")
-		r.check(t, 0, "\nGATEWAY   NODE        PATH     RTT", "")
+		r.check(t, 0, "\nGATEWAY   NODE        PATH     VIA   RTT", "")
 		r.check(t, 0, "\nedge-a    edge-a-gw   direct   ", "")
 		r = status(plain, "-o", "table")
 		r.check(t, 0, "node         edge-a-1, node of edge-a\n", "")

@@ -36,6 +36,7 @@ type liveness struct {
 	checkSent int
 	others    []*pair
 	passed    time.Time // last check that was answered
+	network   string    // why the network changed, while the check for that runs
 }
 
 // reset forgets what was seen on the way before.
@@ -50,6 +51,7 @@ func (l *liveness) alive(m *Machine) {
 		m.confirmMTU()
 	}
 	l.checking, l.expect, l.unheard, l.others = false, time.Time{}, time.Time{}, l.others[:0]
+	l.network = ""
 }
 
 // otherHeard reports whether another way answered the check.
@@ -170,7 +172,11 @@ func (m *Machine) checkLive() {
 			o.proven, o.dead = false, true
 		}
 	}
-	m.fail(m.cur, ReasonSilent, "")
+	if why := l.network; why != "" {
+		m.fail(m.cur, ReasonNetworkChanged, why)
+	} else {
+		m.fail(m.cur, ReasonSilent, "")
+	}
 	m.wakeAt(m.now.Add(time.Millisecond))
 }
 

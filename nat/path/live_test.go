@@ -223,9 +223,19 @@ func TestReprovenAfterAShortPause(t *testing.T) {
 func TestNetworkChanged(t *testing.T) {
 	w := busy(t, far4, over(1))
 	w.do(NetworkChanged{"new address"})
+	w.run(time.Second)
+	w.wantUsed(far4) // it works as before
+	if n := len(w.m.Status().Transitions); n != 2 {
+		t.Errorf("%d transitions: a path that works was left", n)
+	}
+	w.silence(far4)
+	w.do(NetworkChanged{"another address"})
+	w.run(600 * ms)
 	w.wantUsed(over(1))
-	w.run(20 * ms)
-	w.wantUsed(far4)
+	log := w.m.Status().Transitions
+	if last := log[len(log)-1]; last.Cause != ReasonNetworkChanged || last.Detail != "another address" {
+		t.Errorf("the cause is %v, %q", last.Cause, last.Detail)
+	}
 }
 
 func TestWarmFollowsLifetime(t *testing.T) {

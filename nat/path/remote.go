@@ -180,7 +180,9 @@ func (p *pair) measureAgain() {
 
 func (m *Machine) networkChanged(why string) {
 	for _, p := range m.pairs {
-		p.proven, p.unproved = false, false
+		if p != m.cur || !m.active {
+			p.proven, p.unproved = false, false
+		}
 		p.quality = quality{}
 		p.mtu = mtuSearch{}
 	}
@@ -192,18 +194,18 @@ func (m *Machine) networkChanged(why string) {
 	m.flights.clear()
 	m.endSearch(ReasonNone)
 	m.search.tried = false
-	m.giveUpSocket()
+	if m.cur == nil || m.cur.way.Socket == 0 {
+		m.giveUpSocket()
+	}
 	m.blind.reset()
 	if !m.active {
 		return
 	}
 	m.live.reset()
-	if m.cur != nil && m.cur.way.Kind == Direct {
-		if best := m.best(nil); best != nil {
-			m.use(best, ReasonNetworkChanged, why)
-		}
-	}
 	m.beginRound(true)
+	// Most changes leave the way in use alone: it is checked, and left if need be.
+	m.suspect()
+	m.live.network = why
 }
 
 func (m *Machine) lost(ev Lost) {
