@@ -46,7 +46,7 @@ bench: build ## Ratios against other systems on one topology, in one run
 	@./integration/tools.sh bench
 	$(GO) run ./integration/bench -corax bin/corax
 
-demo: build ## Pods of three domains talk through real agents, live
+demo: build ## Pods of three domains, real agents: relayed, then direct, live
 	$(GO) run ./integration/demo -corax bin/corax
 
 soak: build ## The long tests: soak, chaos, scale, simulated NATs

@@ -38,7 +38,11 @@ func TestDemo(t *testing.T) {
 	}
 	for _, text := range []string{
 		"gateway node of cloud", "peers        2, all reachable",
-		"64 pings", "30 transfers with 384 MB in all,\nevery SHA-256 right, 64 UDP datagrams, 4 names resolved. No kernel tunnel was used.\n",
+		"first byte arrived\n",
+		"edge-a-gw to edge-b-gw: relay via cloud-gw (", "edge-b-gw to edge-a-gw: relay via cloud-gw (",
+		"edge-a-gw to edge-b-gw: direct 203.0.113.20:", "edge-b-gw to edge-a-gw: direct 203.0.113.10:",
+		"all 100 MB arrived, SHA-256 right", "relay via cloud-gw   direct 203.0.113.20:",
+		"64 pings", "31 transfers with 484 MB in all,\nevery SHA-256 right, 64 UDP datagrams, 4 names resolved. No kernel tunnel was used.\n",
 	} {
 		if !strings.Contains(out.String(), text) {
 			t.Errorf("no %q in\n%s", text, out.String())
@@ -139,6 +143,32 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
+// TestStaysRelayed gives one edge a NAT with a random port for each destination,
+// and the other one the same: the demo must not say that they became direct.
+func TestStaysRelayed(t *testing.T) {
+	l := lab.ForTest(t)
+	var out strings.Builder
+	d := &demo{out: &out}
+	if err := d.build(l); err != nil {
+		t.Fatal(err)
+	}
+	for _, domain := range d.topo.Domains[1:] {
+		domain.Router.SetNAT(lab.NAT{Mapping: lab.MapRandom})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	if err := d.topo.Start(ctx, "--stun-server", stunServer.String()); err != nil {
+		t.Fatal(err)
+	}
+	err := d.edgeToEdge(ctx)
+	if err == nil || !strings.Contains(err.Error(), "the path from edge-a-gw to edge-b-gw is relay: ") {
+		t.Errorf("%v", err)
+	}
+	if text := out.String(); !strings.Contains(text, ": relay via cloud-gw (") || strings.Contains(text, ": direct ") {
+		t.Errorf("printed\n%s", text)
+	}
+}
+
 // TestTrafficFails checks that the steps notice a network that does not work.
 func TestTrafficFails(t *testing.T) {
 	l := lab.ForTest(t)
@@ -146,9 +176,12 @@ func TestTrafficFails(t *testing.T) {
 	if err := d.build(l); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := d.topo.Prepare(t.Context()); err != nil { // no agent runs
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	for i, step := range []func(context.Context) error{d.ping, d.transfer, d.datagrams, d.hosts, d.service} {
+	for i, step := range []func(context.Context) error{d.ping, d.transfer, d.datagrams, d.hosts, d.service, d.edgeToEdge} {
 		if err := step(ctx); err == nil {
 			t.Errorf("step %d passed without a network", i)
 		}

@@ -22,7 +22,8 @@ const picture = `
           internet ══════════ WAN ═════════NAT════════════════════════NAT
 
   Corax agents: WireGuard between the gateway nodes, VXLAN inside each domain,
-  all in userspace. The edges even use the same addresses.
+  all in userspace. The edges use the same addresses, and cannot be reached from
+  outside: cloud-gw relays between them until their NATs are open.
 `
 
 const (
