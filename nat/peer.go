@@ -163,7 +163,9 @@ func (a *Agent) proven(p *peer, w Path) {
 	case a.plan.Self.Hub && w.own() && (p.Hub || p.way.Kind != path.Direct || !p.active()):
 		a.follow(p, w) // it keeps a session with us again
 	case !p.active():
-		a.want(p)
+		if a.dataCame(p, time.Now()) { // else it was a hello
+			a.want(p)
+		}
 	default:
 		a.step(p, path.Heard{Way: a.wayOf(message{Datagram{From: w.To, Socket: w.Socket, Stream: w.Stream, Via: w.Via, Peer: p.Key}})})
 	}

@@ -57,6 +57,18 @@ func (a *Agent) sample(p *peer, now time.Time) {
 	a.step(p, t)
 }
 
+// dataCame reports whether packets that are no hellos came from a peer since it
+// was looked at last.
+func (a *Agent) dataCame(p *peer, now time.Time) bool {
+	act, ok := a.tun().Activity(p.Key)
+	if !ok {
+		return false
+	}
+	before := p.received.data
+	p.last.Received = act.Received
+	return p.received.count(now, act.Received, p.chatter.received.Load()) > before
+}
+
 // grown is by how much a counter grew; one that went down began anew.
 func grown(was, is uint64) uint64 {
 	if is < was {
