@@ -253,3 +253,107 @@ func TestSuspects(t *testing.T) {
 		}
 	})
 }
+
+// TestProven has a packet come over another way than the pinned path.
+func TestProven(t *testing.T) {
+	const (
+		nothing = iota
+		followed
+		woken
+	)
+	direct := Path{To: stranger}
+	for _, tt := range []struct {
+		name    string
+		selfHub bool
+		peer    Peer
+		way     path.Way
+		active  bool
+		w       Path
+		hellos  uint64 // of the one packet that came
+		want    int
+	}{
+		{"data at an edge, asleep", false, Peer{}, directWay, false, relayPath, 0, woken},
+		{"a hello at an edge, asleep", false, Peer{}, directWay, false, relayPath, 1, nothing},
+		{"data of a hub at an edge, asleep", false, Peer{Hub: true}, relayWay, false, direct, 0, woken},
+		{"a hub that we keep", false, Peer{Hub: true, Keep: true}, directWay, false, direct, 0, nothing},
+		{"an edge at a hub, relayed so far", true, Peer{}, relayWay, true, direct, 0, followed},
+		{"an edge at a hub, with another address", true, Peer{}, directWay, true, direct, 0, nothing},
+		{"an edge at a hub, asleep", true, Peer{}, directWay, false, direct, 1, followed},
+		{"an edge at a hub, asleep, over a relay", true, Peer{}, directWay, false, relayPath, 1, nothing},
+		{"an edge at a hub, asleep, data over a relay", true, Peer{}, directWay, false, relayPath, 0, woken},
+		{"a hub that keeps us", true, Peer{Hub: true}, directWay, true, direct, 1, followed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bench(t, func(a *Agent, dev *device) {
+				tt.peer.Key = key.Public{1}
+				p := addPeer(a, dev, tt.peer)
+				a.plan.Self.Hub, p.way = tt.selfHub, tt.way
+				if tt.active {
+					p.deadline = time.Now().Add(time.Minute)
+				}
+				dev.peers[p.Key].received = 1
+				p.chatter.received.Store(tt.hellos)
+				a.proven(p, tt.w)
+				a.finish()
+				set, pin := dev.last(p.Key)
+				if got := p.machine == nil; got != (tt.want == followed) || got && (set != tt.w || pin) {
+					t.Errorf("followed: %v, path %+v, pinned %v", got, set, pin)
+				}
+				if got := !tt.active && p.active(); got != (tt.want == woken) {
+					t.Errorf("woken: %v", got)
+				}
+			})
+		})
+	}
+}
+
+// TestSettle decides at a hub about a peer that nobody talks to any more.
+func TestSettle(t *testing.T) {
+	const (
+		nothing = iota
+		followed
+		parked
+	)
+	direct := Path{To: stranger}
+	for _, tt := range []struct {
+		name   string
+		path   Path
+		asleep time.Duration // for how long
+		heard  time.Duration // after it fell asleep
+		change func(p *peer)
+		want   int
+	}{
+		{"just asleep", direct, time.Second, 0, nil, nothing},
+		{"heard since", direct, 20 * time.Second, 15 * time.Second, nil, followed},
+		{"heard as it fell asleep", direct, 20 * time.Second, choresEvery, nil, nothing},
+		{"not heard since", direct, settleFor + 1, choresEvery, nil, parked},
+		{"heard over a relay", relayPath, 20 * time.Second, 15 * time.Second, nil, nothing},
+		{"parked", direct, settleFor + 1, 0, func(p *peer) { p.parked = true }, nothing},
+		{"awake", direct, 20 * time.Second, 15 * time.Second, func(p *peer) { p.deadline = time.Now() }, nothing},
+		{"a hub that we keep", direct, 20 * time.Second, 15 * time.Second, func(p *peer) { p.Keep = true }, nothing},
+		{"no machine", direct, 20 * time.Second, 15 * time.Second, func(p *peer) { p.machine = nil }, nothing},
+		{"never slept", direct, 20 * time.Second, 15 * time.Second, func(p *peer) { p.asleep = time.Time{} }, nothing},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bench(t, func(a *Agent, dev *device) {
+				p := addPeer(a, dev, Peer{Key: key.Public{1}})
+				p.way, p.relays = directWay, []path.RelayWay{{Way: relayWay}}
+				p.asleep = time.Now().Add(-tt.asleep)
+				x := dev.peers[p.Key]
+				x.path, x.pinned, x.heard = tt.path, true, p.asleep.Add(tt.heard)
+				if tt.change != nil {
+					tt.change(p)
+				}
+				machine, was := p.machine, p.parked
+				a.settle(p, time.Now())
+				set, pin := dev.last(p.Key)
+				if got := p.machine != machine; got != (tt.want == followed) || got && (set != tt.path || pin || !p.inSession) {
+					t.Errorf("followed: %v, path %+v, pinned %v, session %v", got, set, pin, p.inSession)
+				}
+				if got := p.parked && !was; got != (tt.want == parked) || got && (set != relayPath || !pin) {
+					t.Errorf("parked: %v, path %+v, pinned %v", got, set, pin)
+				}
+			})
+		})
+	}
+}
