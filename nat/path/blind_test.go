@@ -111,3 +111,19 @@ func TestNoHandshakeIntoTheNATBeforeTheOpeners(t *testing.T) {
 	w.run(200 * ms)
 	w.wantUsed(far4)
 }
+
+// TestBlindFollowsANewAddress: a hub whose address is another one in the objects is
+// tried there at once, however long the old one has been silent.
+func TestBlindFollowsANewAddress(t *testing.T) {
+	w := newWorld(t, 1)
+	tell := func(way Way) {
+		w.do(RemoteChanged{Remote: Remote{Hub: true, Candidates: []Candidate{{Configured, way.To}}}})
+	}
+	tell(far4)
+	w.do(Wanted{})
+	w.run(25 * time.Second)
+	w.wantUsed(far4)
+	moved := direct("198.51.100.1:4510")
+	tell(moved)
+	w.wantUsed(moved)
+}

@@ -50,6 +50,9 @@ func (m *Machine) remoteChanged(ev RemoteChanged) {
 	}
 	called := ev.Call && m.now.Sub(m.round.called) >= callGap
 	fresh := m.round.running && m.now.Sub(m.round.start) < callGap && m.round.start != m.now
+	if b := m.blind.pair; b != nil && b.way.Kind == Direct && !b.told && !b.proven && m.mayBlind() {
+		m.tryBlind(m.blindable(nil)) // it is not there any more
+	}
 	switch {
 	case news && !m.anyDirect():
 		if !woken {
