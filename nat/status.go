@@ -145,7 +145,7 @@ func (a *Agent) Netcheck(ctx context.Context) (Check, error) {
 		}
 	})
 	if err != nil {
-		return c, err
+		return Check{}, err // the loop may still write to c
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { c.PortMap = a.mapper.Probe(ctx) })
