@@ -107,6 +107,34 @@ func TestWanted(t *testing.T) {
 	})
 }
 
+// TestRestWithSeveralHubs has each hub repeat its label for a peer that nobody
+// talks to: that is no news.
+func TestRestWithSeveralHubs(t *testing.T) {
+	lab(t, func(w *internet) {
+		w.hub("hub")
+		w.hub("hub2")
+		w.hub("hub3")
+		w.edge("a")
+		w.edge("b")
+	}, func(t *testing.T, w *internet) {
+		a, b := w.node("a"), w.node("b")
+		w.run(5 * time.Second)
+		stop := a.talk(b)
+		w.run(5 * time.Second)
+		stop()
+		w.run(62 * time.Second)
+		for range 25 {
+			if a.status(b).Path.Active || b.status(a).Path.Active {
+				t.Fatal("somebody is awake")
+			}
+			w.run(5 * time.Second)
+		}
+		if l := a.labels(); len(l) != 3 {
+			t.Errorf("labels %v", l)
+		}
+	})
+}
+
 // TestWhileAsleep has a packet come to a peer whose machine sleeps: it wakes up,
 // and both talk directly at once, since the way is known.
 func TestWhileAsleep(t *testing.T) {
