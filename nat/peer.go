@@ -378,9 +378,16 @@ func (a *Agent) setMTU(p *peer, mtu int) {
 	if p.mtu == mtu {
 		return
 	}
-	smaller := mtu != 0 && mtu < p.mtu
+	was := p.mtu
+	if was == 0 {
+		was = path.BaseMTU
+	}
+	smaller := mtu != 0 && mtu < was
 	p.mtu = mtu
 	a.mtuNews = true
+	if p.machine != nil && p.Keep && mtu != 0 {
+		a.introduce(p) // a hub does not probe the path that we choose
+	}
 	if smaller {
 		a.tellMTUs()
 	}

@@ -140,6 +140,7 @@ func (a *Agent) updatePeer(x Peer) *peer {
 
 func (a *Agent) dropPeer(p *peer) {
 	a.dropMachine(p)
+	a.setMTU(p, 0)
 	a.closeStream(p)
 	a.book.Ask(p.Key, nil)
 	a.book.Gone(time.Now(), p.Key)

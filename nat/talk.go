@@ -11,6 +11,10 @@ import (
 	"corax/nat/stun"
 )
 
+// minMTU is the least inner MTU that a peer is believed, in bytes: the least that
+// is probed.
+const minMTU = 1184
+
 // sayAgain is after how long an unchanged announcement is said once more.
 const sayAgain = 2 * time.Second
 
@@ -18,7 +22,7 @@ const sayAgain = 2 * time.Second
 func (a *Agent) introduce(p *peer) {
 	c := hello.Candidates{
 		ProbeID: a.probeID, ProbeKey: a.probeKey, Mapping: a.local.NAT.Mapping, Filtering: a.local.NAT.Filtering,
-		PortStep: int16(a.local.NAT.PortStep), Blocked: a.local.NAT.Blocked, Calls: p.candidates.Calls,
+		PortStep: int16(a.local.NAT.PortStep), Blocked: a.local.NAT.Blocked, Calls: p.candidates.Calls, MTU: uint16(min(p.mtu, 1<<16-1)),
 	}
 	for _, l := range a.local.Candidates {
 		c.Addrs = append(c.Addrs, hello.Candidate{Kind: uint8(l.Kind), Addr: l.Addr})
@@ -63,7 +67,7 @@ func (a *Agent) announce(p *peer, call bool) {
 
 func same(a, b hello.Candidates) bool {
 	return slices.Equal(a.Addrs, b.Addrs) && a.Mapping == b.Mapping && a.Filtering == b.Filtering &&
-		a.PortStep == b.PortStep && a.Blocked == b.Blocked
+		a.PortStep == b.PortStep && a.Blocked == b.Blocked && a.MTU == b.MTU
 }
 
 // heard reads what a peer said.
@@ -111,6 +115,10 @@ func (a *Agent) heardCandidates(p *peer, c *hello.Candidates) {
 		r.Candidates = append(r.Candidates, path.Candidate{Kind: path.CandidateKind(x.Kind), Addr: x.Addr})
 	}
 	p.remote = r
+	if p.machine == nil && c.MTU != 0 {
+		// It chose the path and has probed it.
+		a.setMTU(p, min(max(int(c.MTU), minMTU), max(a.plan.MaxMTU, minMTU)))
+	}
 	if restarted || !p.introduced {
 		a.introduce(p)
 		a.hello.Resend(p.Key)

@@ -59,7 +59,7 @@ func (c *codec) decodeCandidates(b []byte, n *names) (value, error) {
 	}
 	v := &Candidates{
 		Mapping: w.Mapping, Filtering: w.Filtering, PortStep: w.PortStep,
-		Blocked: w.Blocked, Calls: w.Calls,
+		Blocked: w.Blocked, Calls: w.Calls, MTU: w.MTU,
 	}
 	if len(w.ProbeID) != len(v.ProbeID) || len(w.ProbeKey) != len(v.ProbeKey) {
 		return value{}, errForm

@@ -36,7 +36,7 @@ func (c *codec) candidates(v Candidates) ([]byte, error) {
 	w := wireCandidates{
 		ProbeID: v.ProbeID[:], ProbeKey: v.ProbeKey[:],
 		Mapping: v.Mapping, Filtering: v.Filtering, PortStep: v.PortStep,
-		Blocked: v.Blocked, Calls: v.Calls,
+		Blocked: v.Blocked, Calls: v.Calls, MTU: v.MTU,
 	}
 	for _, a := range v.Addrs {
 		if !validCandidate(a.Addr) {

@@ -23,7 +23,7 @@ func someCandidates(port uint16) Candidates {
 			{1, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.7"), port)},
 			{2, netip.AddrPortFrom(netip.MustParseAddr("2001:db8::7"), port)},
 		},
-		Mapping: 2, Filtering: 3, PortStep: -4, Calls: 3,
+		Mapping: 2, Filtering: 3, PortStep: -4, Calls: 3, MTU: 1392,
 	}
 }
 

@@ -77,6 +77,9 @@ type Candidates struct {
 	// Calls grows each time the receiver is asked to answer with its own and to
 	// probe now: act when it is another than before. Zero: never asked.
 	Calls uint32
+	// MTU is the inner MTU in bytes that the sender found on its path to the
+	// receiver; zero: it has not.
+	MTU uint16
 }
 
 // Format writes c without its probe key, for every verb.

@@ -36,6 +36,7 @@ type wireCandidates struct {
 	PortStep  int16           `cbor:"6,keyasint,omitempty"`
 	Blocked   bool            `cbor:"7,keyasint,omitempty"`
 	Calls     uint32          `cbor:"8,keyasint,omitempty"`
+	MTU       uint16          `cbor:"9,keyasint,omitempty"`
 }
 
 type wireWant struct {

@@ -44,17 +44,7 @@ func TestTCPOverSmallLinks(t *testing.T) {
 		t.Run(fmt.Sprintf("LAN %d WAN %d over IPv%d", tt.lan, tt.wan, family), func(t *testing.T) {
 			topo := mtuLab(t, lab.Options{LANMTU: tt.lan, WANMTU: tt.wan, V6Underlay: tt.v6, DropICMP: true})
 			cloud, edge := topo.Domains[0].Nodes, topo.Domains[1].Nodes
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-			defer cancel()
-			err := topo.Domains[1].Agents[0].WaitStatus(ctx, func(s *lab.Status) error {
-				if p := s.Peer(cloud[0].Name); p == nil || p.MTU != tt.path {
-					return fmt.Errorf("the path's MTU is not %d: %+v", tt.path, p)
-				}
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			awaitMTU(t, topo, tt.path)
 			for _, n := range topo.Nodes() {
 				n.DropICMP() // also those that the kernel and the fabric make
 			}
@@ -66,7 +56,7 @@ func TestTCPOverSmallLinks(t *testing.T) {
 			}{
 				{"plain to plain", edge[1].Pods[0].Host, cloud[1].Pods[0], tt.mtu},
 				{"hub to plain", cloud[0].Pods[0].Host, edge[1].Pods[0], tt.mtu},
-				{"gateway to gateway", edge[0].Pods[0].Host, cloud[0].Pods[0], min(tt.path, 1360)}, // the hub has not probed
+				{"gateway to gateway", edge[0].Pods[0].Host, cloud[0].Pods[0], tt.path},
 				{"host to plain", edge[1].Host, cloud[1].Pods[0], tt.mtu},
 			} {
 				for _, to := range []netip.Addr{w.to.IP, w.to.IP6} {
@@ -76,6 +66,25 @@ func TestTCPOverSmallLinks(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// awaitMTU waits until edge and hub know the MTU of the path between them.
+func awaitMTU(t *testing.T, topo *lab.Topology, mtu int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for i, d := range topo.Domains { // the edge tells the hub
+		peer := topo.Domains[1-i].Nodes[0].Name
+		err := d.Agents[0].WaitStatus(ctx, func(s *lab.Status) error {
+			if p := s.Peer(peer); p == nil || p.MTU != mtu {
+				return fmt.Errorf("the path's MTU is not %d: %+v", mtu, p)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -205,6 +214,11 @@ func TestOuterPackets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			topo := mtuLab(t, lab.Options{V6Underlay: v6, WANMTU: 1300})
 			cloud, edge := topo.Domains[0].Nodes[1], topo.Domains[1].Nodes[1]
+			mtu := 1232
+			if v6 {
+				mtu = 1216
+			}
+			awaitMTU(t, topo, mtu)
 			var caps []*lab.Capture
 			for _, n := range topo.Nodes() {
 				c, err := n.Capture("eth0", outerPacket)
@@ -217,15 +231,14 @@ func TestOuterPackets(t *testing.T) {
 			defer cancel()
 			// One at a time: what is joined for the network card has no size
 			// of its own.
-			for _, size := range []int{100, 1200, 1300, 1360} {
+			for _, size := range []int{100, 1100, 1300, 1360} {
 				for _, to := range []netip.Addr{cloud.Pods[0].IP, cloud.Pods[0].IP6} {
-					// The first large packet over IPv6 only finds out. What the path
-					// does not carry must not have DF, and its sender would have to
-					// cut it when it is IPv6.
-					if size > 1280 && to.Is6() {
+					// What the path does not carry must not have DF; IPv6 has
+					// none, and no router of it cuts what is too big.
+					if size > mtu && (v6 || to.Is6()) {
 						continue
 					}
-					if _, err := edge.Pods[0].PingUntil(ctx, to, lab.PingOptions{Size: size, DF: size <= 1200}); err != nil {
+					if _, err := edge.Pods[0].PingUntil(ctx, to, lab.PingOptions{Size: size, DF: size <= 1100}); err != nil {
 						t.Errorf("%d bytes: %v", size, err)
 					}
 				}

@@ -12,8 +12,8 @@ const (
 	settledSamples = 8
 	// proofWait is how long a way that works without proof is kept when another
 	// is proven: the answers of several addresses of one peer come together.
-	proofWait = 500 * time.Millisecond
-	firstSamples   = 3
+	proofWait    = 500 * time.Millisecond
+	firstSamples = 3
 )
 
 // worthwhile reports whether a gain over cost is worth a change.

@@ -34,8 +34,12 @@ func (m *Machine) remoteChanged(ev RemoteChanged) {
 	old := m.remote
 	m.remote = ev.Remote
 	m.remote.Candidates = m.remote.Candidates[:min(len(m.remote.Candidates), maxCandidates)]
+	told := m.cur != nil && m.cur.told
 	m.forgetUntold()
 	m.addTold()
+	if told && !m.cur.told {
+		m.suspect() // the peer is elsewhere, for all it says
+	}
 	news := differ(old.NAT, m.remote.NAT, old.Candidates, m.remote.Candidates) || old.CanProbe != m.remote.CanProbe
 	if news {
 		m.changed()
