@@ -34,6 +34,7 @@ const (
 type birthday struct {
 	tried   bool // not again before something changes
 	running bool
+	again   bool // something changed while it runs
 	waiting bool // for SocketsOpened
 	role    role
 	start   time.Time
@@ -207,6 +208,9 @@ func (m *Machine) endSearch(why Reason) {
 		return
 	}
 	s.running, s.waiting, s.result = false, false, why
+	if s.again {
+		s.again, s.tried = false, false
+	}
 	if s.role == easyEnd {
 		return
 	}

@@ -194,7 +194,8 @@ func TestSilentOncePerCheck(t *testing.T) {
 	w.silence(far4)
 	w.run(time.Second)
 	w.wantUsed(over(1))
-	if n := len(w.lines("Silent")); n != 1 {
+	// The check under way ends with what was heard until now; then comes another.
+	if n := len(w.lines("Silent")); n < 1 || n > 2 {
 		t.Errorf("%d times silent: %v", n, w.log)
 	}
 	w.traffic = nil

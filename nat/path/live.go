@@ -36,6 +36,8 @@ type liveness struct {
 	checkSent int
 	others    []*pair
 	passed    time.Time // last check that was answered
+	steady    int       // samples in a row with something received
+	quiet     int       // samples since then
 	network   string    // why the network changed, while the check for that runs
 }
 
@@ -90,6 +92,7 @@ func (m *Machine) traffic(ev Traffic) {
 	received := l.known && ev.Received > l.received
 	before := l.sampled
 	l.known, l.sent, l.received, l.sampled = true, ev.Sent, ev.Received, m.now
+	l.listen(m, received)
 	if sent || received {
 		l.data = m.now
 		m.touch(true)
@@ -103,6 +106,27 @@ func (m *Machine) traffic(ev Traffic) {
 	}
 	if sent && l.unheard.IsZero() && m.cur.heard.Before(before) {
 		l.unheard = latest(before, m.cur.heard)
+	}
+}
+
+const (
+	steadySamples = 3 // in a row with something received make a steady flow
+	quietSamples  = 2 // in a row without end it
+)
+
+// listen has the way checked when a steady flow of the peer stops: who only
+// answers has nothing to send by which he would notice that the way is dead.
+func (l *liveness) listen(m *Machine, received bool) {
+	switch {
+	case received:
+		l.steady, l.quiet = l.steady+1, 0
+	case l.steady < steadySamples:
+		l.steady = 0
+	default:
+		if l.quiet++; l.quiet == quietSamples {
+			l.steady, l.quiet = 0, 0
+			m.suspect()
+		}
 	}
 }
 

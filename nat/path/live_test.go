@@ -310,3 +310,20 @@ func TestSurvivorIsTheRelayThatWorkedLast(t *testing.T) {
 	w.run(1500 * ms)
 	w.wantUsed(over(2))
 }
+
+// TestSteadyFlowStops has a peer that only answers: when what it answers stops
+// coming it has nothing to send, and must notice all the same.
+func TestSteadyFlowStops(t *testing.T) {
+	w := busy(t, far4, over(1))
+	w.silence(far4)
+	heard, s, r := w.now, w.m.live.sent, w.m.live.received
+	w.traffic = func() Traffic {
+		if w.used != far4 {
+			r += 10
+			return Traffic{Sent: s, Received: r, Heard: w.now}
+		}
+		return Traffic{Sent: s, Received: r, Heard: heard}
+	}
+	w.run(700 * ms)
+	w.wantUsed(over(1))
+}

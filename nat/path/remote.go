@@ -88,7 +88,9 @@ func (m *Machine) callRound() {
 // changed ends all back-off.
 func (m *Machine) changed() {
 	m.round.wait, m.round.next = 0, time.Time{}
-	if !m.search.running {
+	if m.search.running {
+		m.search.again = true // it may be looking in the wrong place
+	} else {
 		m.search.tried, m.search.result = false, ReasonNone
 	}
 	m.blind.rounds = 0
