@@ -41,9 +41,12 @@ type liveness struct {
 	network   string    // why the network changed, while the check for that runs
 }
 
-// reset forgets what was seen on the way before.
+// reset forgets what was seen on the way before; the flow goes on.
 func (l *liveness) reset() {
-	*l = liveness{known: l.known, sent: l.sent, received: l.received, sampled: l.sampled, data: l.data, others: l.others[:0]}
+	*l = liveness{
+		known: l.known, sent: l.sent, received: l.received, sampled: l.sampled, data: l.data, others: l.others[:0],
+		steady: l.steady, quiet: l.quiet,
+	}
 }
 
 // alive takes an answer on the way in use.
