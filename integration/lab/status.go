@@ -37,6 +37,10 @@ type StatusPeer struct {
 		Via      []string `json:"via"`
 		Why      string   `json:"why"`
 	} `json:"path"`
+	NAT struct {
+		Local  string `json:"local"`
+		Remote string `json:"remote"`
+	} `json:"nat"`
 	RTTMillis     float64   `json:"rttMillis"`
 	LossRatio     float64   `json:"lossRatio"`
 	MTU           int       `json:"mtu"`

@@ -4,6 +4,7 @@ package nat_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -28,7 +29,8 @@ type network struct {
 }
 
 // start builds the sites, starts the agents, and waits until each edge has a
-// path to every hub, as it has all the time when nothing else happens.
+// path to every hub and knows its NAT, as it has all the time when nothing else
+// happens.
 func start(t *testing.T, opt lab.InternetOptions) *network {
 	t.Helper()
 	n := prepare(t, opt)
@@ -80,7 +82,16 @@ func (n *network) run() {
 		if d.Hub {
 			continue
 		}
-		if err := d.Agents[0].WaitStatus(ctx, lab.Reached(hubs...)); err != nil {
+		err := d.Agents[0].WaitStatus(ctx, func(s *lab.Status) error {
+			if err := lab.Reached(hubs...)(s); err != nil {
+				return err
+			}
+			if p := s.Peer(hubs[0]); p.NAT.Local == "" {
+				return fmt.Errorf("%s does not know its NAT yet", d.Name)
+			}
+			return nil
+		})
+		if err != nil {
 			n.t.Fatal(err)
 		}
 	}
