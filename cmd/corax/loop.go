@@ -325,10 +325,12 @@ func (a *agent) lookAround(now time.Time) {
 	l := &a.loop
 	dev := l.tunnel.value()
 	if dev == nil {
+		a.states.Store(nil)
 		a.traffic.sample(now, nil, a.vxlan.Status())
 		return
 	}
 	peers := dev.Status()
+	a.states.Store(&peers)
 	a.traffic.sample(now, peers, a.vxlan.Status())
 	if l.saveDue(now, peers) {
 		a.remember(now)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
@@ -235,25 +236,33 @@ func (a *agent) targets() []target {
 	if v.tunnel == nil {
 		return out
 	}
-	self := v.plan.Config.Self
-	planned := map[key.Public]dataplane.Peer{}
-	for _, p := range v.plan.Config.Peers {
-		planned[p.PublicKey] = p
+	states := a.states.Load()
+	if states == nil {
+		return out
 	}
-	for _, s := range v.tunnel.Status() {
-		p, ok := planned[s.PublicKey]
-		tx, rx := a.traffic.peer(s.PublicKey)
+	self := v.plan.Config.Self
+	for i := range v.plan.Config.Peers {
+		p := &v.plan.Config.Peers[i]
 		// A peer that nobody talks to is left in peace, and the paths to other
 		// domains are probed by those who choose them.
-		if !ok || !s.Endpoint.IsValid() || s.LastHandshake.IsZero() ||
-			!p.SameDomain && (!self.Hub || p.Hub || now.Sub(tx) > pathFresh) {
+		if !p.SameDomain && (!self.Hub || p.Hub) {
+			continue
+		}
+		tx, rx := a.traffic.peer(p.PublicKey)
+		if !p.SameDomain && now.Sub(tx) > pathFresh {
+			continue
+		}
+		at, ok := slices.BinarySearchFunc(*states, p.PublicKey, func(s dataplane.PeerStatus, k key.Public) int {
+			return bytes.Compare(s.PublicKey[:], k[:])
+		})
+		if !ok || !(*states)[at].Endpoint.IsValid() || (*states)[at].LastHandshake.IsZero() {
 			continue
 		}
 		out = append(out, target{
-			addr: s.PublicKey.Overlay(),
+			addr: p.PublicKey.Overlay(),
 			// What flows both ways needs no proof.
 			busy:   now.Sub(tx) < recently && now.Sub(rx) > recently-time.Second,
-			silent: func() bool { return v.tunnel.Handshake(s.PublicKey) },
+			silent: func() bool { return v.tunnel.Handshake(p.PublicKey) },
 		})
 	}
 	return out

@@ -45,6 +45,9 @@ type agent struct {
 	traffic  traffic
 	inbox    inbox
 	loop     loop
+	// states are the peers of the tunnel, by key, as they were within the last
+	// second; nil: the tunnel port is closed. Asking costs time for each of them.
+	states atomic.Pointer[[]dataplane.PeerStatus]
 
 	// view is what the control loop shows to everybody else.
 	view atomic.Pointer[view]

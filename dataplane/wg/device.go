@@ -82,7 +82,8 @@ type Device struct {
 
 	dev atomic.Pointer[device.Device] // nil unless Run is at work
 
-	statusMu sync.Mutex // guards peer.seen
+	statusMu sync.Mutex // guards peer.seen and stats
+	stats    statsWriter
 
 	mu    sync.Mutex // guards what follows; held while the device changes
 	ran   bool       // Run or Close was called

@@ -26,12 +26,12 @@ type statsWriter struct{ peers []stats }
 
 // Write parses one whole answer: wireguard-go writes it at once.
 func (w *statsWriter) Write(b []byte) (int, error) {
-	w.peers = parseStats(b)
+	w.peers = parseStats(w.peers[:0], b)
 	return len(b), nil
 }
 
-func parseStats(b []byte) []stats {
-	var out []stats
+// parseStats appends the peers of an answer to out.
+func parseStats(out []stats, b []byte) []stats {
 	var s *stats
 	for line := range bytes.Lines(b) {
 		name, value, ok := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte("="))
@@ -81,6 +81,7 @@ type seen struct {
 	received int64 // LastReceive in Unix nanoseconds
 	proven   int64 // Proven in Unix nanoseconds
 	at       way   // the way that proven is about
+	path     *path // before the figures were taken; only during Status
 }
 
 // Status returns a snapshot of every peer, sorted by key. LastReceive and
@@ -91,24 +92,35 @@ func (d *Device) Status() []dataplane.PeerStatus {
 	defer d.statusMu.Unlock()
 	peers := d.table.all()
 	slices.SortFunc(peers, func(a, b *peer) int { return bytes.Compare(a.key[:], b.key[:]) })
-	paths := make([]*path, len(peers))
-	for i, p := range peers {
-		paths[i] = p.path.Load()
+	for _, p := range peers {
+		p.seen.path = p.path.Load()
 	}
-	byKey := make(map[key.Public]stats, len(peers))
-	if dev := d.dev.Load(); dev != nil {
-		var w statsWriter
-		if err := dev.IpcGetOperation(&w); err == nil {
-			for _, s := range w.peers {
-				byKey[s.key] = s
-			}
-		}
-	}
+	told := d.told()
 	out := make([]dataplane.PeerStatus, len(peers))
 	for i, p := range peers {
-		out[i] = p.status(byKey[p.key], paths[i])
+		for len(told) > 0 && bytes.Compare(told[0].key[:], p.key[:]) < 0 {
+			told = told[1:] // a peer that only the user API knows
+		}
+		s := stats{key: p.key}
+		if len(told) > 0 && told[0].key == p.key {
+			s = told[0]
+		}
+		out[i] = p.status(s, p.seen.path)
+		p.seen.path = nil
 	}
 	return out
+}
+
+// told returns what wireguard-go says of its peers, sorted by key. The result is
+// good until the next call; Status holds the lock.
+func (d *Device) told() []stats {
+	d.stats.peers = d.stats.peers[:0]
+	dev := d.dev.Load()
+	if dev == nil || dev.IpcGetOperation(&d.stats) != nil {
+		return nil
+	}
+	slices.SortFunc(d.stats.peers, func(a, b stats) int { return bytes.Compare(a.key[:], b.key[:]) })
+	return d.stats.peers
 }
 
 // status merges wireguard-go's figures with the bind's. was is the path before
