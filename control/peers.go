@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"corax/dataplane"
@@ -19,6 +20,7 @@ func (p *planner) planPeers() {
 	}
 	hubs := p.mesh.hubs()
 	kept := p.keptHubs(hubs)
+	p.cfg.Peers = slices.Grow(p.cfg.Peers, len(p.mesh.ofKey))
 	for _, d := range p.mesh.domains {
 		for _, e := range d.members {
 			if e == p.member || e.key.IsZero() {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/netip"
+	"slices"
 
 	"corax/dataplane"
 	"corax/dataplane/key"
@@ -9,6 +10,8 @@ import (
 
 // planRoutes fills the fabric's table and the kernel's.
 func (p *planner) planRoutes() {
+	p.cfg.Routes = slices.Grow(p.cfg.Routes, 1+len(p.cfg.Self.Subnets)+len(p.cfg.Peers)+len(p.remote))
+	p.cfg.Host = slices.Grow(p.cfg.Host, len(p.remote))
 	if a := p.cfg.Self.Overlay; a.IsValid() {
 		p.route(dataplane.Route{Prefix: host(a), Via: dataplane.ViaNetstack})
 	}

@@ -2,6 +2,7 @@ package control
 
 import (
 	"net/netip"
+	"slices"
 
 	"corax/dataplane/key"
 )
@@ -16,6 +17,7 @@ func (p *planner) planSubnets() {
 	for i := range p.cfg.Peers {
 		peers[p.cfg.Peers[i].PublicKey] = i
 	}
+	p.remote = slices.Grow(p.remote, len(p.mesh.claims.sorted))
 	for _, c := range p.mesh.claims.sorted {
 		if c.domain == p.domain || c.domain.routed || p.refused[c.prefix] {
 			continue

@@ -101,7 +101,7 @@ func (a *agent) natPlan(c dataplane.Config) nat.Plan {
 		Self: nat.Self{
 			Gateway: c.Self.Gateway, Node: c.Self.Node, Version: versionText(), Hub: c.Self.Hub, Relay: c.Self.Relay,
 		},
-		Forbidden: c.Forbidden, MaxMTU: c.Self.MTU,
+		Forbidden: c.Forbidden, MaxMTU: c.Self.MTU, Peers: make([]nat.Peer, 0, len(c.Peers)),
 	}
 	over := map[netip.Addr]bool{}
 	for _, r := range c.Routes {

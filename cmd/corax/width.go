@@ -6,6 +6,12 @@ import (
 	"runtime/debug"
 )
 
+// garbage is how much the heap may grow between two collections, in percent. Half
+// of the heap are packet buffers of which a few bytes are ever touched, so this is
+// twice as much of what is resident; packets make no garbage, so that a small
+// number costs them nothing.
+const garbage = 25
+
 // setWidth fits the Go runtime to the machine.
 //
 // The packet path is a chain of short stages (read, encrypt, send), and on a
@@ -18,7 +24,7 @@ func setWidth() {
 		runtime.GOMAXPROCS(width(runtime.GOMAXPROCS(0)))
 	}
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(garbage)
 	}
 }
 

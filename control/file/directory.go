@@ -178,7 +178,8 @@ func missing(old, now []object) []object {
 // name counts.
 func (d *directory) snapshot() control.Snapshot {
 	s := control.Snapshot{EnableTunnel: true, EnableProxy: true}
-	first := map[string]string{}
+	first := make(map[string]string, len(d.files))
+	s.Gateways = slices.Grow(s.Gateways, len(d.files))
 	for _, name := range sortedNames(d.files) {
 		v := d.files[name]
 		s.Problems = append(s.Problems, v.problems...)

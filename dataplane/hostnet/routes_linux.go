@@ -78,6 +78,7 @@ func (c *rtnl) routes(table int) ([]tableRoute, error) {
 		if err != nil {
 			return nil, err
 		}
+		out = slices.Grow(out, len(msgs))
 		for _, m := range msgs {
 			if r, ok := decodeRoute(m, table); ok && r.prefix.Addr().Is4() == (family == unix.AF_INET) {
 				out = append(out, r)
