@@ -152,3 +152,67 @@ func TestHoldsCopy(t *testing.T) {
 		t.Errorf("%d copies among forged initiations, want %d", sent, maxResends)
 	}
 }
+
+// TestCrossedIsRepeated: an initiation that the peer's crossed goes out once more
+// at once, however many cross it, and its later copies come as they would have.
+func TestCrossedIsRepeated(t *testing.T) {
+	start := time.Unix(1000, 0)
+	p := &peer{key: key.Public{3}}
+	if p.crossed() != nil {
+		t.Error("a copy of nothing")
+	}
+	msg := make([]byte, sizeInitiation)
+	msg[0], msg[offSender] = 1, 7
+	for range 2 { // the second one is another initiation
+		p.await(msg, start)
+		if got := p.crossed(); !bytes.Equal(got, msg) {
+			t.Errorf("the copy is %x", got)
+		}
+		if p.crossed() != nil {
+			t.Error("a second copy")
+		}
+		if p.overdue(start.Add(resendEvery-1)) != nil || p.overdue(start.Add(resendEvery)) == nil {
+			t.Error("the next copy does not come when it would have")
+		}
+	}
+	p.answered(7)
+	if p.crossed() != nil {
+		t.Error("a copy of one that was answered")
+	}
+}
+
+// TestLostAmongCrossing loses the first initiation of the lower key, which drops
+// the other one: they have a session before the lower key's next copy is due.
+func TestLostAmongCrossing(t *testing.T) {
+	low, high := newNode(t, "10.0.0.1"), newNode(t, "10.0.0.2")
+	if k, l := low.key.Public(), high.key.Public(); bytes.Compare(k[:], l[:]) > 0 {
+		low, high = high, low
+	}
+	wire := &crossing{a: rawSocket(t), b: rawSocket(t)}
+	wire.firsts.Add(2)
+	var done sync.WaitGroup
+	done.Go(func() { wire.carry(wire.b, wire.a, high.at("127.0.0.1"), true) })
+	done.Go(func() { wire.carry(wire.a, wire.b, low.at("127.0.0.1"), false) })
+	t.Cleanup(func() {
+		_ = wire.a.Close()
+		_ = wire.b.Close()
+		done.Wait()
+	})
+	mustPeers(t, low, high.peer(localAddr(wire.b)))
+	mustPeers(t, high, low.peer(localAddr(wire.a)))
+	low.Handshake(high.key.Public())
+	high.Handshake(low.key.Public())
+	eventually(t, "no handshake", func() bool {
+		return !low.status(high.key.Public()).LastHandshake.IsZero()
+	})
+	if p := low.table.get(high.key.Public()); p.pendingResends() > 0 {
+		t.Error("the session came with a copy that was sent a second later")
+	}
+	exchange(t, low, high, 1)
+}
+
+func (p *peer) pendingResends() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pending.resends
+}

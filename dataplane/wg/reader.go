@@ -230,6 +230,11 @@ func (r *reader) initiation(data []byte) conn.Endpoint {
 	}
 	if p != nil && p.yields(b.opener.identity, time.Unix(0, r.now)) {
 		b.drops.add(dropCrossed, 1)
+		if w := p.path.Load(); w != nil && w.ready() {
+			if msg := p.crossed(); msg != nil {
+				b.write([][]byte{msg}, &w.way)
+			}
+		}
 		return nil
 	}
 	if r.owner != nil {

@@ -26,6 +26,7 @@ type pending struct {
 	n       int // length; zero: nothing is pending
 	resends int
 	at      time.Time // sent last
+	crossed bool      // sent again because one of the peer came meanwhile
 	held    time.Time // not sent again before
 	msg     [sizeInitiation]byte
 }
@@ -74,6 +75,21 @@ func (p *peer) yields(self key.Public, now time.Time) bool {
 		d.held = now.Add(crossFor)
 	}
 	return false
+}
+
+// crossed returns a copy of the initiation that one of the peer crossed, once for
+// each. Ours may not have arrived: the first that goes over a relay can be there
+// before its label is known. The peer's was dropped here, so it would take until
+// the next copy, a second, for a session to come.
+func (p *peer) crossed() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := &p.pending
+	if d.n == 0 || d.crossed {
+		return nil
+	}
+	d.crossed = true
+	return append([]byte(nil), d.msg[:d.n]...)
 }
 
 // overdue returns a copy of the initiation when it is time to send it again.
