@@ -54,9 +54,13 @@ func printGoals(w io.Writer, r results, size int64) {
 	if r.of(nameCorax) == nil {
 		return
 	}
+	printGoalList(w, goals(r, size))
+}
+
+func printGoalList(w io.Writer, list []goal) {
 	fmt.Fprintln(w, "\nGoals")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, g := range goals(r, size) {
+	for _, g := range list {
 		sign, verdict := ">=", "not met"
 		if g.atMost {
 			sign = "<="

@@ -35,29 +35,29 @@ func main() {
 
 func run() int {
 	corax := flag.String("corax", "bin/corax", "the corax `binary`")
-	names := flag.String("systems", "all", "which ones, comma separated: kernel, wireguard-go, wireguard-go-1, corax, nebula, openvpn, libipsec")
-	rounds := flag.Int("rounds", 5, "how often each system is measured")
-	seconds := flag.Float64("seconds", 5, "how long each TCP direction is measured; UDP sizes half of it")
+	names := flag.String("parts", "all", "what to measure, comma separated: "+partNames())
+	systemNames := flag.String("systems", "all", "which ones to compare, comma separated: kernel, wireguard-go, wireguard-go-1, corax, nebula, openvpn, libipsec")
+	rounds := flag.Int("rounds", 5, "how often each system, way or pair is measured")
+	seconds := flag.Float64("seconds", 5, "how long each TCP direction is measured; UDP sizes half of it; the rest in proportion")
 	quiet := flag.Duration("quiet", 15*time.Second, "before each measurement wait until the machine is idle, at most this long")
 	perf := flag.String("perf", "", "write profiles of the TCP runs to this `directory` (needs linux-perf; slows everything)")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	chosen, err := pick(systems(*corax), *names)
-	if err != nil || *rounds < 1 || *seconds <= 0 {
+	chosen, err := pickParts(*names)
+	compared, err2 := pick(systems(*corax), *systemNames)
+	if err := errors.Join(err, err2); err != nil || *rounds < 1 || *seconds <= 0 {
 		fmt.Fprintln(os.Stderr, "corax bench:", errors.Join(err, errors.New("see -h")))
 		return 3
 	}
-	p := plan{seconds: time.Duration(*seconds * float64(time.Second)), quiet: *quiet, perf: *perf}
-	fmt.Println(machine())
-	r, err := measureAll(ctx, chosen, *rounds, p, os.Stdout)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "corax bench:", err)
+	o := options{
+		corax: *corax, systems: compared, rounds: *rounds,
+		plan: plan{seconds: time.Duration(*seconds * float64(time.Second)), quiet: *quiet, perf: *perf},
 	}
-	printTables(os.Stdout, r)
-	printGoals(os.Stdout, r, binarySize(*corax))
-	if err != nil {
+	fmt.Println(machine())
+	if err := runParts(ctx, chosen, o, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "corax bench:", err)
 		return 1
 	}
 	return 0

@@ -31,14 +31,20 @@ func sendTCP(to netip.AddrPort, m *meter) error {
 	}
 }
 
-// sendUDP sends datagrams as fast as system calls go, whatever becomes of them.
-func sendUDP(to netip.AddrPort, size int, m *meter) error {
+// sendUDP sends datagrams, so many a second, or with rate 0 as fast as system
+// calls go, whatever becomes of them.
+func sendUDP(to netip.AddrPort, size, rate int, m *meter) error {
 	fd, err := connect(unix.SOCK_DGRAM, to)
 	if err != nil {
 		return err
 	}
 	b := newBatch(udpBatch, size)
+	next := time.Now()
 	for {
+		if rate > 0 {
+			time.Sleep(time.Until(next))
+			next = next.Add(udpBatch * time.Second / time.Duration(rate))
+		}
 		n, err := b.send(fd)
 		if errors.Is(err, unix.ENOBUFS) {
 			continue
@@ -48,6 +54,29 @@ func sendUDP(to netip.AddrPort, size int, m *meter) error {
 		}
 		m.bytes.Add(uint64(n * size))
 		m.packets.Add(uint64(n))
+	}
+}
+
+// sendMesh sends a datagram to each address, so many times a second, one after
+// the other with equal pauses.
+func sendMesh(to []netip.AddrPort, size, rate int) error {
+	var fds []int
+	for _, at := range to {
+		fd, err := connect(unix.SOCK_DGRAM, at)
+		if err != nil {
+			return err
+		}
+		fds = append(fds, fd)
+	}
+	pause := time.Second / time.Duration(rate*len(fds))
+	msg := make([]byte, size)
+	for next := time.Now(); ; {
+		for _, fd := range fds {
+			time.Sleep(time.Until(next))
+			next = next.Add(pause)
+			// An ICMP error about an earlier one is none of ours.
+			_ = retry(func() error { _, err := unix.Write(fd, msg); return err })
+		}
 	}
 }
 

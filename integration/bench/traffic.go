@@ -42,11 +42,14 @@ func (m *meter) answer(r io.Reader, w io.Writer) error {
 //
 //	sink                      receive TCP and UDP, echo UDP
 //	tcp ADDR:PORT             send until standard input ends
-//	udp ADDR:PORT SIZE        the same, datagrams of SIZE bytes, as fast as they go
+//	udp ADDR:PORT SIZE [RATE] the same, datagrams of SIZE bytes, as fast as they go
+//	                          or so many a second
+//	mesh SIZE RATE ADDR:PORT...
+//	                          the same to each of the addresses, and receive as sink
 //	ping ADDR:PORT DURATION   print the median and the 99th percentile of round
 //	                          trips in nanoseconds, and how many there were
 //
-// The first three answer each line of standard input with the bytes and packets
+// All but the last answer each line of standard input with the bytes and packets
 // so far.
 func traffic(args []string) int {
 	if err := runTraffic(args); err != nil {
@@ -75,16 +78,37 @@ func runTraffic(args []string) error {
 			return err
 		}
 		work = append(work, func() error { return sendTCP(to, m) })
-	case args[0] == "udp" && len(args) == 3:
+	case args[0] == "udp" && (len(args) == 3 || len(args) == 4):
 		to, err := netip.ParseAddrPort(args[1])
 		if err != nil {
 			return err
 		}
-		size, err := strconv.Atoi(args[2])
+		n, err := numbers(args[2:])
 		if err != nil {
 			return err
 		}
-		work = append(work, func() error { return sendUDP(to, size, m) })
+		rate := 0
+		if len(n) > 1 {
+			rate = n[1]
+		}
+		work = append(work, func() error { return sendUDP(to, n[0], rate, m) })
+	case args[0] == "mesh" && len(args) >= 4:
+		n, err := numbers(args[1:3])
+		if err != nil {
+			return err
+		}
+		var to []netip.AddrPort
+		for _, a := range args[3:] {
+			at, err := netip.ParseAddrPort(a)
+			if err != nil {
+				return err
+			}
+			to = append(to, at)
+		}
+		if work, err = openSinks(m); err != nil {
+			return err
+		}
+		work = append(work, func() error { return sendMesh(to, n[0], n[1]) })
 	case args[0] == "ping" && len(args) == 3:
 		to, err := netip.ParseAddrPort(args[1])
 		if err != nil {
@@ -105,4 +129,17 @@ func runTraffic(args []string) error {
 		go func() { ended <- f() }()
 	}
 	return <-ended
+}
+
+// numbers parses positive numbers.
+func numbers(args []string) ([]int, error) {
+	all := make([]int, len(args))
+	for i, a := range args {
+		n, err := strconv.Atoi(a)
+		if err != nil || n <= 0 {
+			return nil, fmt.Errorf("%q is no positive number", a)
+		}
+		all[i] = n
+	}
+	return all, nil
 }
