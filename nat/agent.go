@@ -133,6 +133,8 @@ func New(cfg Config) (*Agent, error) {
 	if a.book, err = relay.New(relay.Config{Self: a.self}); err != nil {
 		return nil, fmt.Errorf("nat: %w", err)
 	}
+	refused := a.book.Counters()
+	a.bookCounters.Store(&refused)
 	a.mapper, err = portmap.New(portmap.Config{
 		Log: cfg.Log, Gateways: cfg.Gateways, Port: cfg.Port, Nonce: nonce(cfg.Private), Open: cfg.Open,
 		Changed: func() { a.inbox.note(func(n *notes) { n.mapped = true }) },

@@ -30,7 +30,7 @@ func TestMTU(t *testing.T) {
 			}, func(t *testing.T, w *internet) {
 				hub, a := w.node("hub"), w.node("a")
 				if tt.link != 0 {
-					w.run(1500 * time.Millisecond) // nothing is to be waited for
+					w.run(3500 * time.Millisecond) // no probe is to be waited for
 				} else {
 					w.run(20 * time.Second)
 				}
@@ -72,8 +72,7 @@ func TestNarrowed(t *testing.T) {
 	})
 }
 
-// TestWhoHearsOfMTUs: what becomes smaller is told at once, the rest with the
-// chores.
+// TestWhoHearsOfMTUs: an MTU is told when it has stayed for a second.
 func TestWhoHearsOfMTUs(t *testing.T) {
 	n := newInternet(t).add(&node{name: "a"})
 	a := newAgent(t, n)
@@ -83,29 +82,30 @@ func TestWhoHearsOfMTUs(t *testing.T) {
 	p := &peer{Peer: Peer{Key: k}}
 	a.peers[k] = p
 	for i, step := range []struct {
-		mtu   int // zero: not known
-		tell  bool
+		mtu   int // zero: as it is; negative: its machine is gone
+		later bool
 		told  int
 		shown int
 	}{
-		{1360, false, 0, 0},
+		{1184, false, 0, 0}, // a search goes through some
 		{1408, false, 0, 0},
 		{0, true, 1, 1408},
 		{1408, true, 1, 1408}, // no news
-		{1328, false, 2, 1328},
-		{1328, true, 2, 1328},
+		{1328, false, 1, 1408},
+		{0, true, 2, 1328},
 		{1408, false, 2, 1328},
-		{1200, false, 3, 1200}, // smaller than what was not shown yet
-		{-1, true, 4, 0},       // its machine is gone
+		{1328, true, 2, 1328}, // back before anybody heard
+		{-1, false, 3, 0},
 	} {
 		if step.mtu > 0 {
 			a.setMTU(p, step.mtu)
 		} else if step.mtu < 0 {
 			a.setMTU(p, 0)
 		}
-		if step.tell {
-			a.tellMTUs()
+		if step.later {
+			p.mtuAt = p.mtuAt.Add(-2 * mtuSettles)
 		}
+		a.tellMTUs()
 		shown, ok := a.MTUs()[k]
 		if told != step.told || shown != step.shown || ok != (shown != 0) {
 			t.Errorf("step %d: told %d times, shown %d", i, told, shown)

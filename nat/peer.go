@@ -37,6 +37,8 @@ type peer struct {
 	seen     map[key.Public]uint64 // labels for it that were noticed, by hub
 	asking   bool                  // hubs are asked for labels
 	mtu      int                   // inner; zero: not known
+	mtuAt    time.Time             // when it became that
+	shownMTU int                   // that others were told of
 
 	// What the peer told.
 	remote   path.Remote
@@ -378,20 +380,13 @@ func (a *Agent) setMTU(p *peer, mtu int) {
 	if p.mtu == mtu {
 		return
 	}
-	was := p.mtu
-	if was == 0 {
-		was = path.BaseMTU
-	}
-	smaller := mtu != 0 && mtu < was
-	p.mtu = mtu
+	p.mtu, p.mtuAt = mtu, time.Now()
 	a.mtuNews = true
-	if p.machine != nil && p.Keep && mtu != 0 {
-		a.introduce(p) // a hub does not probe the path that we choose
-	}
-	if smaller {
-		a.tellMTUs()
-	}
 }
+
+// mtuSettles is how long an MTU must stay before anybody is told: what a search
+// goes through would be remembered by every sender for minutes.
+const mtuSettles = time.Second
 
 // tellMTUs shows the MTUs of all paths to others.
 func (a *Agent) tellMTUs() {
@@ -399,14 +394,27 @@ func (a *Agent) tellMTUs() {
 		return
 	}
 	a.mtuNews = false
+	now, changed := time.Now(), false
 	all := make(map[key.Public]int)
 	for k, p := range a.peers {
-		if p.mtu != 0 {
-			all[k] = p.mtu
+		switch {
+		case p.mtu == p.shownMTU:
+		case p.mtu != 0 && now.Sub(p.mtuAt) < mtuSettles:
+			a.mtuNews = true
+		default:
+			p.shownMTU, changed = p.mtu, true
+			if p.machine != nil && p.Keep && p.mtu != 0 {
+				a.introduce(p) // a hub does not probe the path that we choose
+			}
+		}
+		if p.shownMTU != 0 {
+			all[k] = p.shownMTU
 		}
 	}
-	a.mtus.Store(&all)
-	a.cfg.Changed()
+	if old := *a.mtus.Load(); changed || len(old) != len(all) {
+		a.mtus.Store(&all)
+		a.cfg.Changed()
+	}
 }
 
 // MTUs returns the inner MTU in bytes of every path where it was measured. The

@@ -22,7 +22,7 @@ const sayAgain = 2 * time.Second
 func (a *Agent) introduce(p *peer) {
 	c := hello.Candidates{
 		ProbeID: a.probeID, ProbeKey: a.probeKey, Mapping: a.local.NAT.Mapping, Filtering: a.local.NAT.Filtering,
-		PortStep: int16(a.local.NAT.PortStep), Blocked: a.local.NAT.Blocked, Calls: p.candidates.Calls, MTU: uint16(min(p.mtu, 1<<16-1)),
+		PortStep: int16(a.local.NAT.PortStep), Blocked: a.local.NAT.Blocked, Calls: p.candidates.Calls, MTU: uint16(min(p.shownMTU, 1<<16-1)),
 	}
 	for _, l := range a.local.Candidates {
 		c.Addrs = append(c.Addrs, hello.Candidate{Kind: uint8(l.Kind), Addr: l.Addr})

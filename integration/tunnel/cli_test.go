@@ -98,7 +98,7 @@ func TestStatusCommand(t *testing.T) {
 		r := status(hub, "-o", "wide")
 		for _, word := range []string{
 			"ENDPOINT", "MTU", "OVERLAY", "SUBNETS", "NAT", "WHY",
-			"203.0.113.10:4500", "10.244.10.0/24,10.244.11.0/24", "direct is the best there is",
+			":4500", "10.244.10.0/24,10.244.11.0/24", "direct is the best there is",
 		} {
 			r.check(t, 0, word, "")
 		}
@@ -273,15 +273,15 @@ func TestPingCommand(t *testing.T) {
 	ping := func(a *lab.Agent, args ...string) result {
 		return corax(t, a.Host, append([]string{"ping", "--socket", a.Socket()}, args...)...)
 	}
-	f.await(t, hub, 10*time.Second, lab.Reached("edge-a-gw", "edge-b-gw"))
+	f.await(t, hub, 10*time.Second, pathKind("edge-a-gw", "direct"))
 	overlay := f.status(f.edge().Agents[0]).OverlayAddress
 	for _, target := range []string{"edge-a", "edge-a-gw", overlay, f.edge().Nodes[1].Pods[0].IP.String(), f.edge().Nodes[1].Pods[0].IP6.String()} {
 		r := ping(hub, target, "-c", "1")
 		r.check(t, 0, "answer from edge-a/edge-a-gw ("+overlay+"): seq=1 time=", "")
-		r.check(t, 0, "path=direct 203.0.113.10:4500\n", "")
+		r.check(t, 0, "path=direct ", "")
 		r.check(t, 0, "\n"+target+": 1 sent, 1 answered, 0 % lost; round trip min ", "")
 	}
-	ping(hub, "edge-b", "--until-direct").check(t, 0, "path=direct 203.0.113.20:4500\n", "")
+	ping(hub, "edge-b", "--until-direct").check(t, 0, "path=direct ", "")
 	// A plain node reaches its gateway node, and asks that one's about a pod.
 	ping(plain, "edge-a-gw", "-c", "2").check(t, 0, "path=vxlan 192.168.1.10:4472\n", "")
 	ping(plain, f.cloud().Nodes[1].Pods[0].IP.String(), "-c", "1").check(t, 0, "answer from edge-a/edge-a-gw (", "")

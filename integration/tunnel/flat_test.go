@@ -28,8 +28,8 @@ const (
 	flatLooks   = 3   // rounds that one look takes, to see the least of each figure
 
 	// flatDiscovery is how many sockets, with a goroutine each, are open while the
-	// lifetime of a NAT's mappings is measured.
-	flatDiscovery = 2
+	// lifetime of a NAT's mappings is measured, and for the stream to a hub.
+	flatDiscovery = 4
 	// flatHeap is how much more the agent may have in use after flatChanges, in
 	// bytes: 2.5 KiB a change. One peer takes more than that.
 	flatHeap = 512 << 10

@@ -155,7 +155,7 @@ func TestHostileVXLAN(t *testing.T) {
 		{"TTL 1", fabric, "ttl", i.vtep, inner(ipv4(pod.IP, far.IP, unix.IPPROTO_UDP, 1, 0, marker))},
 		{"a fragment beyond the end", fabric, "bad_fragment", i.vtep, inner(ipv4(pod.IP, far.IP, unix.IPPROTO_UDP, 64, 0x1fff, marker))},
 		{"a wrong header checksum", fabric, "bad_checksum", i.vtep, with(good, 22+11, good[22+11]^1)},
-		{"too big with DF", fabric, "too_big", i.vtep, inner(ipv4(pod.IP, far.IP, unix.IPPROTO_UDP, 64, 0x4000, append(bytes.Clone(marker), make([]byte, 1353)...)))},
+		{"too big with DF", fabric, "too_big", i.vtep, inner(ipv4(pod.IP, far.IP, unix.IPPROTO_UDP, 64, 0x4000, append(bytes.Clone(marker), make([]byte, 1400)...)))},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f.countsOnce(t, f.hub(), tt.counter+"{"+tt.reason+"}", func() { i.send(tt.from, i.target, tt.b) })

@@ -80,6 +80,7 @@ func TestHostileWireGuard(t *testing.T) {
 	hub := rawKey(t, f.status(f.hub()).PublicKey)
 	edge := rawKey(t, f.status(f.edge().Agents[0]).PublicKey)
 	edgeName := f.edge().Gateway().Name
+	f.await(t, f.hub(), 20*time.Second, pathKind(edgeName, "direct"))
 	before := f.status(f.hub()).Peer(edgeName)
 	edgeAt := netip.MustParseAddrPort(before.Path.Endpoint)
 	initiation, data := replays(t, wan)
