@@ -215,14 +215,11 @@ func (d *datagrams) ownNode(a netip.Addr) bool {
 	return false
 }
 
-// destination accepts what the fabric of a gateway node puts into its errors.
-func (d *datagrams) destination(a netip.Addr) bool { return a == d.dst.Addr() }
-
 // TestDatagramTooBig: a datagram that the way cannot carry is refused by the
 // sender's own node, which knows its domain's part of the way, and without DF
-// it arrives in fragments. On smaller links the path's MTU is found by probes, and
-// what exceeds it is carried all the same: see TestTCPOverSmallLinks and the
-// fabric's TestCarry.
+// it arrives in fragments. On smaller links the path's MTU is found by probes,
+// and what exceeds it is carried all the same: see TestTCPOverSmallLinks and
+// the fabric's TestCarry.
 func TestDatagramTooBig(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -263,15 +260,5 @@ func TestDatagramTooBig(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// learnUnderlay pings with packets that fill the tunnel until one comes back.
-func learnUnderlay(t *testing.T, from *lab.Pod, to netip.Addr) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if _, err := from.PingUntil(ctx, to, lab.PingOptions{Size: 1300}); err != nil {
-		t.Fatal(err)
 	}
 }
