@@ -32,12 +32,12 @@ var rules = []rule{
 	},
 	{
 		"k8s.io/",
-		[]string{"control/kube/**", "control/controller/**", "cmd/corax"},
+		[]string{"control/kube/**", "control/controller/**", "cmd/corax", "integration/**"},
 		"a build without Kubernetes stays small",
 	},
 	{
 		"sigs.k8s.io/",
-		[]string{"control/kube/**", "control/controller/**", "cmd/corax"},
+		[]string{"control/kube/**", "control/controller/**", "cmd/corax", "integration/**"},
 		"a build without Kubernetes stays small",
 	},
 	{
