@@ -1,6 +1,7 @@
 package control
 
 import (
+	"net/netip"
 	"reflect"
 
 	"corax/control/api/v1beta1"
@@ -14,6 +15,10 @@ type Snapshot struct {
 	// EnableTunnel and EnableProxy are the switches for the whole cluster.
 	EnableTunnel bool
 	EnableProxy  bool
+	// AllowSources, when not empty, are the only source prefixes that a hub takes
+	// packets from; node addresses of its own domain and published addresses of
+	// exposed Gateways are always taken.
+	AllowSources []netip.Prefix
 	// Problems are sorted, without repetitions ([SortProblems]).
 	Problems []Problem
 }
