@@ -121,6 +121,24 @@ func TestNotAvailable(t *testing.T) {
 	}
 }
 
+func TestCompletePeers(t *testing.T) {
+	f := &fakeAgent{status: Status{Peers: []Peer{
+		{Gateway: "edge-a", Node: "a-1"}, {Gateway: "edge-b", Node: "b-1"}, {Gateway: "edge-b", Node: "b-2"},
+	}}}
+	socket, _ := startLocal(t, f)
+	for _, tt := range []struct{ command, prefix, socket, want string }{
+		{"paths", "", socket, "a-1 b-1 b-2 edge-a edge-b :4"},
+		{"ping", "edge-b", socket, "edge-b :4"},
+		{"ping", "x", socket, ":4"},
+		{"paths", "", socket + ".none", ":4"}, // no agent
+	} {
+		_, stdout, _ := corax(t, "__complete", tt.command, "--socket", tt.socket, tt.prefix)
+		if got := strings.Join(strings.Fields(stdout), " "); got != tt.want {
+			t.Errorf("%s %q: %q, want %q", tt.command, tt.prefix, got, tt.want)
+		}
+	}
+}
+
 func TestPathsStatusCodes(t *testing.T) {
 	f := &fakeAgent{paths: func(name string) (Paths, error) {
 		if name == "broken" {

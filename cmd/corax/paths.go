@@ -28,6 +28,7 @@ Exit codes: 0 shown, 1 there is no such peer, 2 no agent answers, 3 wrong usage.
 	}
 	form := outputFlag(cmd, outputTable, outputJSON, outputYAML)
 	socket := socketFlag(cmd)
+	cmd.ValidArgsFunction = completePeers(socket)
 	cmd.RunE = runs(func(cmd *cobra.Command, args []string) error {
 		out, err := form()
 		if err != nil {

@@ -35,6 +35,7 @@ did, 2 no agent answers, 3 wrong usage.`,
 	cmd.Flags().IntVarP(&count, "count", "c", 0, "stop after `N` requests (default: when interrupted)")
 	cmd.Flags().BoolVar(&untilDirect, "until-direct", false, "stop when the path is direct")
 	socket := socketFlag(cmd)
+	cmd.ValidArgsFunction = completePeers(socket)
 	cmd.RunE = runs(func(cmd *cobra.Command, args []string) error {
 		if count < 0 || count > maxEchoes || cmd.Flags().Changed("count") && count == 0 {
 			return &exitError{exitUsage, fmt.Errorf("ping: --count: %d is not a number from 1 to %d", count, maxEchoes), ""}
