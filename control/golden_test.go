@@ -113,6 +113,8 @@ func parseLocal(t *testing.T, node, facts string, s control.Snapshot, names *key
 			s.EnableTunnel = value == "on"
 		case "proxy":
 			s.EnableProxy = value == "on"
+		case "allow":
+			s.AllowSources, _, err = control.ParseAllowList(value)
 		case "port":
 			var n int
 			n, err = strconv.Atoi(value)

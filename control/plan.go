@@ -86,6 +86,7 @@ func Plan(s Snapshot, l Local) Desired {
 	p.planForbidden()
 	p.planVTEPs()
 	p.planRoutes()
+	p.planAllow(s.AllowSources)
 	p.sort()
 	return Desired{
 		Role: p.role(), Gateway: p.cfg.Self.Gateway, Config: p.cfg,

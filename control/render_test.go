@@ -52,6 +52,9 @@ func render(d control.Desired, names *keyNames) string {
 		fmt.Fprintf(b, "host %s mtu=%d\n", h.Prefix, h.MTU)
 	}
 	fmt.Fprintf(b, "forbidden %s\n", list(d.Config.Forbidden))
+	if a := d.Config.Allow; a != nil {
+		fmt.Fprintf(b, "allow %s always=%s hosts=%s\n", list(a.Sources), list(a.Always), strings.Join(a.Hosts, ","))
+	}
 	for _, p := range d.Problems {
 		fmt.Fprintf(b, "problem %s\n", p)
 	}

@@ -20,6 +20,8 @@ type Config struct {
 	// prefix and the subnets of pods. A probe to them would go into the tunnel,
 	// or to a pod, because a peer said so.
 	Forbidden []netip.Prefix
+	// Allow restricts who may send to this hub; nil: nobody is kept out.
+	Allow *Allow
 }
 
 // Self is what the dataplane knows of its own node.

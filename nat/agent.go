@@ -33,8 +33,8 @@ const (
 	maxProbes = 5000
 )
 
-// Config says what an Agent works with. All but Log, STUN, Changed, Listen and
-// Open are required.
+// Config says what an Agent works with. All but Log, STUN, Changed, Listen,
+// Allowed and Open are required.
 type Config struct {
 	Log     *slog.Logger
 	Private key.Private
@@ -54,6 +54,9 @@ type Config struct {
 	// Listen opens the listener of the TLS fallback, when this node is a hub;
 	// nil: there is none.
 	Listen func() (net.Listener, error)
+	// Allowed says whether an address may send to us, and be sent to. It is asked
+	// again after each SetPlan. It must not block. Nil allows all.
+	Allowed func(netip.Addr) bool
 	// Open runs f, which opens a UDP socket beside the tunnel's: the discovery and
 	// port mapping need some, and do with less when it returns an error. Tests on
 	// virtual time refuse them, since it stands still while a socket is read.
@@ -111,6 +114,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.STUN == nil {
 		cfg.STUN = func() []netip.AddrPort { return nil }
+	}
+	if cfg.Allowed == nil {
+		cfg.Allowed = func(netip.Addr) bool { return true }
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}

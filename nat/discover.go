@@ -43,10 +43,12 @@ type discovery struct {
 }
 
 // servers are the addresses to ask: hubs of other domains, and those configured.
+// Those that may not answer are left out: their silence would say that UDP is
+// blocked.
 func (a *Agent) servers() []netip.AddrPort {
 	var out []netip.AddrPort
 	add := func(s netip.AddrPort) {
-		if s.IsValid() && len(out) < maxServers && !slices.Contains(out, s) {
+		if s.IsValid() && len(out) < maxServers && !slices.Contains(out, s) && a.cfg.Allowed(s.Addr()) {
 			out = append(out, s)
 		}
 	}

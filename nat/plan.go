@@ -96,6 +96,7 @@ func (a *Agent) apply(p *Plan) {
 	a.hello.Renamed()
 	a.isHub.Store(p.Self.Hub)
 	a.server.want(p.Self.Hub)
+	a.server.recheck()
 	a.refreshLocal()
 	for _, h := range a.hubs {
 		if h.Keep {

@@ -170,6 +170,14 @@ type server struct {
 	news   chan struct{} // wanted changed
 	counts stream.Counts
 	err    atomic.Pointer[error]
+	open   atomic.Pointer[stream.Server] // nil: none listens
+}
+
+// recheck closes the streams of who may have none any more.
+func (s *server) recheck() {
+	if srv := s.open.Load(); srv != nil {
+		srv.Recheck()
+	}
 }
 
 func (s *server) want(on bool) {
@@ -217,7 +225,7 @@ func (s *server) serve(ctx context.Context) {
 		return
 	}
 	srv, err := stream.New(stream.Config{
-		Log: a.cfg.Log, Private: a.cfg.Private, Listener: l, Counts: &s.counts, Known: a.knows,
+		Log: a.cfg.Log, Private: a.cfg.Private, Listener: l, Counts: &s.counts, Known: a.knows, Allowed: a.cfg.Allowed,
 		Receive: func(c *stream.Conn, datagrams [][]byte) {
 			if t := a.tunnel.Load(); t != nil {
 				(*t).Inject(c.Peer(), c, datagrams)
@@ -235,6 +243,8 @@ func (s *server) serve(ctx context.Context) {
 		return
 	}
 	s.err.Store(nil)
+	s.open.Store(srv)
+	defer s.open.Store(nil)
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -108,7 +108,7 @@ func serviceSettings(cfg *agentConfig) []*setting {
 			flag: "uapi", key: "uapi", def: "true", arg: "bool", parse: boolean(&cfg.UAPI),
 			usage: "open WireGuard's control socket, for wg show",
 		},
-		{key: "allowSources", list: true, parse: prefixes(&cfg.Allow), later: true},
+		{key: "allowSources", list: true, parse: prefixes(&cfg.Allow)},
 		{key: "enableTunnel", parse: switched(&cfg.Tunnel)},
 		{key: "enableProxy", parse: switched(&cfg.Proxy), later: true},
 	}

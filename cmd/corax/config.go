@@ -34,7 +34,7 @@ type agentConfig struct {
 	STUNServers []hostPort     // beside the hubs
 	TakeOver    bool           // start although a Raven agent left its state, and remove that
 	UAPI        bool           // open WireGuard's control socket
-	Allow       []netip.Prefix // sources that may speak to the tunnel port; empty: all
+	Allow       []netip.Prefix // sources that may speak to a hub's tunnel port and TLS fallback; empty: as the source of the Gateway objects says
 	Tunnel      *bool          // tunnel mode; nil: as the source of the Gateway objects says
 	Proxy       *bool          // proxy mode; nil: as above
 

@@ -115,7 +115,7 @@ allowSources: [100.64.0.0/10, 192.0.2.1]
 enableTunnel: true
 enableProxy: false
 `},
-			notes: []string{"c:20: proxyTLSAddr", "c:21: proxyHTTPAddr", "c:26: allowSources", "c:28: enableProxy"},
+			notes: []string{"c:20: proxyTLSAddr", "c:21: proxyHTTPAddr", "c:28: enableProxy"},
 		},
 		{
 			name: "flags win over the file, whole lists", args: least("--config=c", "--host-source=10.2.0.1", "--uapi=false", "--take-over"),

@@ -19,8 +19,11 @@ type Status struct {
 	OverlayAddress netip.Addr `json:"overlayAddress"`
 	MTU            int        `json:"mtu"` // of the TUN, in bytes
 	Version        string     `json:"version"`
-	Problems       []string   `json:"problems"`
-	Peers          []Peer     `json:"peers"`
+	// AllowSources, when not empty, says that an allow list is in force here: a
+	// hub takes packets from nobody else.
+	AllowSources []netip.Prefix `json:"allowSources"`
+	Problems     []string       `json:"problems"`
+	Peers        []Peer         `json:"peers"`
 	// Counters holds the drop counters that are not zero, as name or
 	// name{reason}.
 	Counters map[string]uint64 `json:"counters"`
@@ -105,7 +108,7 @@ type PingReply struct {
 
 // complete makes every list non-nil, so that readers find [] and {}, not null.
 func (s Status) complete() Status {
-	s.Problems = orEmpty(s.Problems)
+	s.AllowSources, s.Problems = orEmpty(s.AllowSources), orEmpty(s.Problems)
 	s.Peers = append([]Peer{}, s.Peers...)
 	for i := range s.Peers {
 		s.Peers[i].Subnets = orEmpty(s.Peers[i].Subnets)

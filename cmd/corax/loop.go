@@ -129,7 +129,8 @@ func (a *agent) apply(ctx context.Context) {
 			problems = append(problems, err.Error())
 		}
 	}
-	problems = append(problems, a.resolve(plan.Config.Peers)...)
+	problems = append(problems, a.resolve(plan.Config)...)
+	a.applyAllow(plan.Config.Allow)
 	a.limitMTU(plan.Config)
 	l.retry = false
 	if err := a.applyTunnel(ctx, plan.Config); err != nil {
@@ -228,7 +229,8 @@ func (a *agent) rejoin(dev *tunnel, c dataplane.Config) {
 
 // resolve fills in the addresses of hubs that publish a name, and has those of
 // STUN servers looked up.
-func (a *agent) resolve(peers []dataplane.Peer) []string {
+func (a *agent) resolve(c dataplane.Config) []string {
+	peers := c.Peers
 	var servers, problems []string
 	for _, s := range a.cfg.STUNServers {
 		if _, err := netip.ParseAddr(s.Host); err != nil {
@@ -240,6 +242,9 @@ func (a *agent) resolve(peers []dataplane.Peer) []string {
 		if p.EndpointHost != "" {
 			hosts = append(hosts, p.EndpointHost)
 		}
+	}
+	if c.Allow != nil {
+		hosts = append(hosts, c.Allow.Hosts...)
 	}
 	a.resolver.Want(hosts)
 	for _, s := range servers {
@@ -393,6 +398,9 @@ func (a *agent) switched(s control.Snapshot) control.Snapshot {
 	}
 	if a.cfg.Proxy != nil {
 		s.EnableProxy = *a.cfg.Proxy
+	}
+	if len(a.cfg.Allow) > 0 {
+		s.AllowSources = a.cfg.Allow
 	}
 	return s
 }

@@ -36,6 +36,7 @@ func (a *agent) status() Status {
 		OverlayAddress: a.public.Overlay(),
 		MTU:            self.MTU,
 		Version:        versionText(),
+		AllowSources:   allowSources(v.plan.Config),
 		Problems:       v.problems,
 		Counters:       map[string]uint64{},
 	}

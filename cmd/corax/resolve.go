@@ -27,7 +27,8 @@ type resolver struct {
 }
 
 type resolved struct {
-	addr netip.Addr
+	addr netip.Addr   // the one in use
+	all  []netip.Addr // that the name has, sorted; never changed in place
 	err  error
 }
 
@@ -71,6 +72,14 @@ func (r *resolver) Addr(host string) (netip.Addr, error) {
 	return res.addr, res.err
 }
 
+// Addrs returns all last known addresses of a wanted name. They must not be
+// changed.
+func (r *resolver) Addrs(host string) []netip.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.host[host].all
+}
+
 // Run looks names up until ctx is done.
 func (r *resolver) Run(ctx context.Context) error {
 	tick := time.NewTicker(resolveEvery)
@@ -111,7 +120,7 @@ func (r *resolver) store(host string, addrs []netip.Addr, err error) {
 		r.mu.Unlock()
 		return
 	}
-	res := resolved{addr: old.addr}
+	res := resolved{addr: old.addr, all: old.all}
 	switch {
 	case err != nil:
 		res.err = fmt.Errorf("look up %s: %w", host, err)
@@ -122,12 +131,13 @@ func (r *resolver) store(host string, addrs []netip.Addr, err error) {
 			addrs[i] = addrs[i].Unmap()
 		}
 		slices.SortFunc(addrs, netip.Addr.Compare)
+		res.all = slices.Compact(addrs)
 		if !slices.Contains(addrs, old.addr) {
 			res.addr = addrs[0]
 		}
 	}
 	r.host[host] = res
-	moved := res.addr != old.addr || (res.err == nil) != (old.err == nil)
+	moved := res.addr != old.addr || !slices.Equal(res.all, old.all) || (res.err == nil) != (old.err == nil)
 	r.mu.Unlock()
 	if moved {
 		r.changed()

@@ -45,8 +45,8 @@ func TestResolver(t *testing.T) {
 			{"same answer in another order", []netip.Addr{a2, a1}, nil, a1, false, 1},
 			{"server away: the address stays", nil, errors.New("timeout"), a1, true, 2},
 			{"moved", []netip.Addr{a2}, nil, a2, false, 3},
-			{"another one is added: stays", []netip.Addr{a1, a2}, nil, a2, false, 3},
-			{"no address: stays", nil, nil, a2, true, 4},
+			{"another one is added: stays", []netip.Addr{a1, a2}, nil, a2, false, 4},
+			{"no address: stays", nil, nil, a2, true, 5},
 		} {
 			mu.Lock()
 			answer, fail = step.answer, step.fail

@@ -75,14 +75,17 @@ func writeSelf(b *strings.Builder, s Status) {
 	if s.DatapathReason != "" {
 		datapath += " (" + s.DatapathReason + ")"
 	}
-	writeRows(b, [][]string{
+	rows := [][]string{
 		{"node", oneLine(fmt.Sprintf("%s, %s", s.Node, where))},
 		{"public key", dash(s.PublicKey.String())},
 		{"overlay", addrText(s.OverlayAddress.IsValid(), s.OverlayAddress)},
 		{"datapath", oneLine(fmt.Sprintf("%s, MTU %d", datapath, s.MTU))},
 		{"version", dash(s.Version)},
-		{"peers", peersText(s.Peers)},
-	})
+	}
+	if n := len(s.AllowSources); n > 0 {
+		rows = append(rows, []string{"allow list", fmt.Sprintf("in force: %d sources, this domain, and exposed gateways", n)})
+	}
+	writeRows(b, append(rows, []string{"peers", peersText(s.Peers)}))
 }
 
 func writePeers(b *strings.Builder, peers []Peer, wide bool, now time.Time) {

@@ -40,8 +40,9 @@ func sampleStatus() Status {
 	return Status{
 		Node: "cloud-1", Gateway: "cloud", Role: RoleGateway, Datapath: "tun", PublicKey: sampleKey(1), OverlayAddress: sampleKey(1).Overlay(),
 		MTU: 1408, Version: "v0.1.0", Peers: []Peer{direct, relay, idle, lost},
-		Problems: []string{"net.ipv4.ip_forward is 0\ntry: sysctl -w net.ipv4.ip_forward=1", "gateway edge-x: no public key"},
-		Counters: map[string]uint64{"fabric_drop_total{ttl}": 3, "vxlan_drop_total{unknown_vtep}": 12345},
+		Problems:     []string{"net.ipv4.ip_forward is 0\ntry: sysctl -w net.ipv4.ip_forward=1", "gateway edge-x: no public key"},
+		AllowSources: []netip.Prefix{prefix("100.64.0.0/10"), prefix("198.51.100.0/24")},
+		Counters:     map[string]uint64{"fabric_drop_total{ttl}": 3, "vxlan_drop_total{unknown_vtep}": 12345},
 	}.complete()
 }
 

@@ -37,7 +37,7 @@ func (a *agent) openTunnel(mtu int) (*tunnel, error) {
 	t.nat, err = nat.New(nat.Config{
 		Log: a.log, Private: a.private, Conn: conn, Port: a.cfg.TunnelPort,
 		Prefixes: a.ownPrefixes, Gateways: hostnet.DefaultRouters, STUN: a.stunServers,
-		Changed: a.inbox.poke,
+		Changed: a.inbox.poke, Allowed: a.allowed,
 		Listen: func() (net.Listener, error) {
 			return net.Listen("tcp", ":"+strconv.Itoa(int(a.cfg.TLSPort)))
 		},
@@ -60,6 +60,7 @@ func (a *agent) openTunnel(mtu int) (*tunnel, error) {
 		_ = conn.Close()
 		return nil, err
 	}
+	t.SetAllow(a.allow.Load())
 	return t, nil
 }
 

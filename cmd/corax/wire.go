@@ -49,6 +49,9 @@ type agent struct {
 	// second; nil: the tunnel port is closed. Asking costs time for each of them.
 	states atomic.Pointer[[]dataplane.PeerStatus]
 
+	// allow is whom a hub serves; nil: everybody.
+	allow atomic.Pointer[dataplane.AllowTable]
+
 	// view is what the control loop shows to everybody else.
 	view atomic.Pointer[view]
 }

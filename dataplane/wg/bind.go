@@ -57,6 +57,7 @@ type bind struct {
 	other   func(Datagram)
 	wanted  func(key.Public)
 	proven  func(key.Public, Path)
+	allow   atomic.Pointer[dataplane.AllowTable] // nil: everybody
 	relays  relays
 	fair    fair
 	extras  extras

@@ -209,6 +209,12 @@ func (d *Device) SetMTU(mtu int) {
 	d.link.setMTU(min(max(mtu, minMTU), device.MaxContentSize))
 }
 
+// SetAllow makes t the addresses that packets are taken from, and sent to: of
+// others everything is dropped and counted, before anything looks at it. Nil
+// allows all. What comes over a stream or a relay is not looked at: who serves
+// those does.
+func (d *Device) SetAllow(t *dataplane.AllowTable) { d.bind.allow.Store(t) }
+
 // Port returns the UDP port.
 func (d *Device) Port() uint16 { return uint16(d.bind.port.Load()) }
 

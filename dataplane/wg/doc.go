@@ -25,6 +25,8 @@
 //   - What comes by a stream or a label must be of the peer that this names.
 //   - STUN messages go to somebody else ([Config.Other]).
 //   - A handshake message without a path waits up to five seconds for one.
+//   - With an allow list ([Device.SetAllow]) nothing is taken from elsewhere, and
+//     nothing sent there.
 //
 // What the link adds: bounds. wireguard-go's buffer pools have none, so the
 // number of packets inside it is limited where we own both ends, per peer too:

@@ -42,6 +42,8 @@ const (
 	dropNoHop                        // relay frame, and the next hop has no path
 	dropShare                        // relay frame of a pair above its share
 	dropRelayFull                    // relay frame, and the socket or stream is full
+	dropNotAllowed                   // from a source outside the allow list
+	dropDestination                  // to a destination outside the allow list
 	dropCount
 )
 
@@ -50,7 +52,7 @@ func (d drop) String() string {
 		"unknown", "no_receiver", "unknown_index", "mac1", "initiation", "response", "unknown_peer", "replay", "flood", "source",
 		"malformed_inner", "no_peer", "no_session", "no_path", "no_family", "too_big", "stopped", "handshake_expired", "crossed",
 		"handshake_queue_full", "wrong_origin", "feed_full", "no_socket", "stream_full", "unknown_label", "wrong_hop", "relay_content",
-		"reflection", "no_next_hop", "unfair", "relay_queue_full",
+		"reflection", "no_next_hop", "unfair", "relay_queue_full", "source_not_allowed", "destination_not_allowed",
 	}[d]
 }
 

@@ -81,7 +81,7 @@ func (h *hop) send(b *bind) int {
 	}
 	c := b.conn(&h.path.way)
 	if c == nil {
-		b.drops.add(noSocket(&h.path.way), len(h.msgs))
+		b.drops.add(b.noSocket(&h.path.way), len(h.msgs))
 		return 0
 	}
 	_, refused := c.TryWrite(h.msgs)

@@ -73,7 +73,7 @@ func (d *Device) sendRaw(m *Raw) error {
 	}
 	c := d.bind.conn(&w)
 	if c == nil {
-		d.drops.add(noSocket(&w), 1)
+		d.drops.add(d.bind.noSocket(&w), 1)
 		return errNoSocket
 	}
 	msg := udpbatch.Message{To: w.to, Local: w.local, Header: header, Payload: m.Data}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
+
+	"corax/dataplane"
 )
 
 // reader says what each datagram that arrives is, and whose. One goroutine at a
@@ -19,9 +21,17 @@ type reader struct {
 	owner *peer
 	from  netip.AddrPort // of the UDP datagram; none for a stream
 
-	last answer
-	line line
-	out  outbox
+	last  answer
+	line  line
+	out   outbox
+	guest guest
+}
+
+// guest is the look-up of the last source: datagrams arrive in runs.
+type guest struct {
+	table *dataplane.AllowTable
+	addr  netip.Addr
+	ok    bool
 }
 
 // answer is the endpoint that was found for the last data message. Datagrams
@@ -49,9 +59,25 @@ func (r *reader) end() {
 
 // direct takes a datagram from a UDP socket.
 func (r *reader) direct(data []byte, from netip.AddrPort, local netip.Addr, s Socket) ([]byte, conn.Endpoint) {
+	if !r.admits(from.Addr()) {
+		r.b.drops.add(dropNotAllowed, 1)
+		return nil, nil
+	}
 	r.cur = way{to: from, local: local, socket: s}
 	r.owner, r.from = nil, from
 	return r.take(data)
+}
+
+// admits reports whether an address may send to us.
+func (r *reader) admits(a netip.Addr) bool {
+	t := r.b.allow.Load()
+	if t == nil {
+		return true
+	}
+	if g := &r.guest; g.table != t || g.addr != a {
+		*g = guest{table: t, addr: a, ok: t.Contains(a)}
+	}
+	return r.guest.ok
 }
 
 // take returns what the device shall have of a datagram, and what it shall take

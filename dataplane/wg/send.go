@@ -228,7 +228,7 @@ func (b *bind) write(bufs [][]byte, w *way) {
 	}
 	c := b.conn(w)
 	if c == nil {
-		b.drops.add(noSocket(w), len(bufs))
+		b.drops.add(b.noSocket(w), len(bufs))
 		return
 	}
 	x.msgs = x.msgs[:0]
@@ -257,8 +257,12 @@ func (x *scratch) frame(header []byte, bufs [][]byte) [][]byte {
 	return x.frames
 }
 
-// conn returns the socket of a direct way; nil when there is none.
+// conn returns the socket of a direct way; nil when there is none, or nothing may
+// be sent there.
 func (b *bind) conn(w *way) *udpbatch.Conn {
+	if !b.allow.Load().Contains(w.to.Addr()) {
+		return nil
+	}
 	if w.socket != 0 {
 		if e := (*b.extras.open.Load())[w.socket]; e != nil {
 			return e.sock
@@ -277,7 +281,10 @@ func (b *bind) conn(w *way) *udpbatch.Conn {
 }
 
 // noSocket is why conn found none.
-func noSocket(w *way) drop {
+func (b *bind) noSocket(w *way) drop {
+	if !b.allow.Load().Contains(w.to.Addr()) {
+		return dropDestination
+	}
 	if w.socket != 0 {
 		return dropSocket
 	}

@@ -36,10 +36,11 @@ const (
 	refuseRate      // too many attempts of all
 	refuseFull      // too many streams
 	refuseEvicted   // a handshake that took long, for a newer one
+	refuseAllow     // an address outside the allow list
 	refusals
 )
 
-var refusalNames = [refusals]string{"unknown_key", "bad_mac", "timeout", "handshake", "source", "rate", "full", "evicted"}
+var refusalNames = [refusals]string{"unknown_key", "bad_mac", "timeout", "handshake", "source", "rate", "full", "evicted", "source_not_allowed"}
 
 // Why a stream of a known peer ended.
 type ending int
@@ -47,10 +48,12 @@ type ending int
 const (
 	endReplaced ending = iota // by a newer one of the same peer
 	endFrame                  // what is no frame
+	endKnown                  // the peer is none any more
+	endAllow                  // its address is outside the allow list now
 	endings
 )
 
-var endingNames = [endings]string{"replaced", "bad_frame"}
+var endingNames = [endings]string{"replaced", "bad_frame", "unknown_key", "source_not_allowed"}
 
 // Counts holds the counters of streams. The zero value is ready; one Counts may
 // be shared by all streams of an agent and be read at any time.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -30,6 +31,9 @@ type Config struct {
 	Private key.Private
 	// Known says whether a key is a peer's. Called once a handshake.
 	Known func(key.Public) bool
+	// Allowed says whether an address may connect; of others nothing is read. Nil
+	// allows all.
+	Allowed func(netip.Addr) bool
 	// Listener is where peers connect; Run closes it.
 	Listener net.Listener
 	// Opened says that a peer has a stream. A second stream of the same peer takes
@@ -79,6 +83,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Allowed == nil {
+		cfg.Allowed = func(netip.Addr) bool { return true }
+	}
 	if cfg.Opened == nil {
 		cfg.Opened = func(*Conn) {}
 	}
@@ -105,8 +112,8 @@ func (s *Server) Streams() []Status {
 	return list
 }
 
-// Recheck asks Known about every open stream, and closes those of peers that are
-// none any more.
+// Recheck asks Known and Allowed about every open stream, and closes those that
+// would not be accepted any more.
 func (s *Server) Recheck() {
 	s.mu.Lock()
 	list := make([]*Conn, 0, len(s.streams))
@@ -115,10 +122,20 @@ func (s *Server) Recheck() {
 	}
 	s.mu.Unlock()
 	for _, c := range list {
-		if !s.cfg.Known(c.peer) {
-			c.Close()
-		}
+		s.recheck(c)
 	}
+}
+
+func (s *Server) recheck(c *Conn) {
+	switch {
+	case !s.cfg.Known(c.peer):
+		s.counts.ended[endKnown].Add(1)
+	case !s.cfg.Allowed(c.remote.Addr()):
+		s.counts.ended[endAllow].Add(1)
+	default:
+		return
+	}
+	c.Close()
 }
 
 // Run accepts streams until ctx is cancelled, and returns when all have ended.
@@ -158,6 +175,11 @@ func (s *Server) accept(ctx context.Context, serving *sync.WaitGroup) error {
 			continue
 		}
 		pause = 0
+		if !s.cfg.Allowed(addrPort(raw.RemoteAddr()).Addr()) {
+			s.counts.refused[refuseAllow].Add(1)
+			reset(raw)
+			continue
+		}
 		t, why, ok := s.gate.enter(time.Now(), raw)
 		if !ok {
 			s.counts.refused[why].Add(1)
@@ -166,6 +188,14 @@ func (s *Server) accept(ctx context.Context, serving *sync.WaitGroup) error {
 		}
 		serving.Go(func() { s.serve(ctx, t) })
 	}
+}
+
+// reset ends a connection without a word, and leaves no state of it behind.
+func reset(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	_ = c.Close()
 }
 
 // serve takes one connection from its first byte to its end.
@@ -187,6 +217,7 @@ func (s *Server) serve(ctx context.Context, t *ticket) {
 	s.counts.accepted.Add(1)
 	s.log.Info("stream open", "peer", c.peer, "endpoint", c.remote)
 	s.cfg.Opened(c)
+	s.recheck(c) // it was not among the open ones until now
 	err = c.run()
 	s.forget(c)
 	s.cfg.Closed(c)

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -139,6 +140,41 @@ func TestRecheck(t *testing.T) {
 		if list := w.server.Streams(); len(list) != 1 || list[0].Peer != b.Public() {
 			t.Errorf("streams: %+v", list)
 		}
+	})
+}
+
+// TestAllowed: an address outside the allow list is not let in, and one that the
+// list loses is cut.
+func TestAllowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPrivate(t), newPrivate(t)
+		w := newWorld(t, defaultLimits(), a, b)
+		_, gone := w.edge(a, ignore)
+		shut := func(addr string, out bool) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.outside[netip.MustParseAddr(addr)] = out
+		}
+		w.server.Recheck()
+		synctest.Wait()
+		if n := len(w.server.Streams()); n != 1 {
+			t.Fatalf("%d streams", n)
+		}
+		shut("198.51.100.7", true)
+		w.server.Recheck()
+		if err := <-gone; err == nil {
+			t.Error("the stream of an address outside the list lives")
+		}
+		if n := w.count("nat_stream_ended_total", "source_not_allowed"); n != 1 {
+			t.Errorf("%d counted", n)
+		}
+		if _, err := Dial(t.Context(), w.config(b, ignore)); err == nil {
+			t.Error("an address outside the list has a stream")
+		}
+		w.want("source_not_allowed", 1)
+		w.want("handshake", 0) // nothing was read
+		shut("198.51.100.7", false)
+		w.edge(b, ignore)
 	})
 }
 

@@ -22,6 +22,7 @@ type world struct {
 	closed  chan struct{}
 	once    sync.Once
 	known   map[key.Public]bool
+	outside map[netip.Addr]bool // that may not connect
 
 	mu     sync.Mutex
 	events []string
@@ -44,13 +45,13 @@ func newWorld(t *testing.T, l limits, known ...key.Private) *world {
 	t.Helper()
 	w := &world{
 		t: t, private: newPrivate(t), conns: make(chan net.Conn), closed: make(chan struct{}),
-		known: make(map[key.Public]bool),
+		known: make(map[key.Public]bool), outside: make(map[netip.Addr]bool),
 	}
 	for _, k := range known {
 		w.known[k.Public()] = true
 	}
 	s, err := New(Config{
-		Private: w.private, Known: w.isKnown, Listener: w, MaxStreams: 2,
+		Private: w.private, Known: w.isKnown, Allowed: w.isAllowed, Listener: w, MaxStreams: 2,
 		Opened: func(c *Conn) { w.event("opened", c) }, Closed: func(c *Conn) { w.event("closed", c) },
 		Receive: w.receive,
 	})
@@ -78,6 +79,12 @@ func (w *world) isKnown(k key.Public) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.known[k]
+}
+
+func (w *world) isAllowed(a netip.Addr) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.outside[a]
 }
 
 func (w *world) event(what string, c *Conn) {
