@@ -51,6 +51,9 @@ const (
 	AnnotationDomain = "corax.io/domain"
 	// AnnotationEpoch counts changes of the active endpoints.
 	AnnotationEpoch = "corax.io/epoch"
+	// AnnotationReplicas holds the Replicas that the controller wrote last; other
+	// values are a person's.
+	AnnotationReplicas = "corax.io/replicas"
 	// AnnotationRouted, when "true", leaves the domain's subnets to the kernel.
 	AnnotationRouted = "corax.io/routed"
 
@@ -73,7 +76,15 @@ const (
 	LabelEndpointsName = Group + "/endpoints-name"
 	// LabelGatewayNode on a node, when "true", makes it a candidate.
 	LabelGatewayNode = Group + "/gateway-node"
+	// LabelManagedBy on an object names the program that made it.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	// ManagedBy is the value of LabelManagedBy on what our controller makes.
+	ManagedBy = "corax-controller"
 )
+
+// AnnotationNodeGateway on a node holds the value of LabelGateway that the
+// controller wrote; another value of the label is a person's.
+const AnnotationNodeGateway = "corax.io/gateway"
 
 // Ports that stand in for a port that an Endpoint does not give.
 const (
