@@ -57,6 +57,9 @@ const (
 	// AnnotationRouted, when "true", leaves the domain's subnets to the kernel.
 	AnnotationRouted = "corax.io/routed"
 
+	// FinalizerExposure keeps a Gateway until its Services are released.
+	FinalizerExposure = "corax.io/exposure"
+
 	// AnnotationExtraCIDRs lists CIDRs that the controller adds to the subnets
 	// of the gateway node in status.
 	AnnotationExtraCIDRs = Group + "/extra-allowed-source-cidrs"
@@ -64,6 +67,20 @@ const (
 	// proxy Service.
 	AnnotationServiceIP  = Group + "/public-service-external-ip"
 	AnnotationServiceDNS = Group + "/public-service-external-dns-name"
+)
+
+// Annotations of Services and of the ConfigMap raven-cfg.
+const (
+	// AnnotationDiscard, when "true", hides a Service from edge nodes.
+	AnnotationDiscard = "svc.openyurt.io/discard"
+	// AnnotationApplied holds what our controller set on a Service, so that it
+	// never overwrites what somebody else set.
+	AnnotationApplied = "corax.io/applied"
+	// AnnotationProtocols says which protocols of an endpoint a Service exposes:
+	// "UDP" or "TCP"; both without it.
+	AnnotationProtocols = "corax.io/protocols"
+	// AnnotationBalancer holds what our controller wrote into raven-cfg.
+	AnnotationBalancer = "corax.io/balancer"
 )
 
 // Labels of nodes and Services.
