@@ -1,0 +1,83 @@
+{{/* Labels of every object. No chart version: an upgrade that changes nothing should not touch anything. */}}
+{{- define "corax.labels" -}}
+app.kubernetes.io/name: corax
+app.kubernetes.io/part-of: corax
+{{- with get . "component" }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "corax.openyurt" -}}
+{{- if eq .Values.preset "openyurt" }}true{{ end }}
+{{- end }}
+
+{{/* Names that differ between the presets. */}}
+{{- define "corax.agentAccount" -}}
+{{- if include "corax.openyurt" . }}raven-agent-account{{ else }}corax-agent{{ end }}
+{{- end }}
+
+{{- define "corax.hubAccount" -}}
+{{- if include "corax.openyurt" . }}raven-agent-account{{ else }}corax-hub{{ end }}
+{{- end }}
+
+{{/* Where the objects live that other programs find by name: raven-cfg, edge-tunnel-nodes, the Services. */}}
+{{- define "corax.systemNamespace" -}}kube-system{{- end }}
+
+{{/* Where Leases of agents live. It is a namespace of its own, so that a right to write there is one to write nothing else. */}}
+{{- define "corax.leaseNamespace" -}}corax-leases{{- end }}
+
+{{- define "corax.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{/* Users, as the API server names service accounts, in the form of a CEL list. */}}
+{{- define "corax.agentUsers" -}}
+{{- $ns := .Release.Namespace -}}
+{{- if include "corax.openyurt" . -}}
+['system:serviceaccount:{{ $ns }}:raven-agent-account']
+{{- else -}}
+['system:serviceaccount:{{ $ns }}:corax-agent', 'system:serviceaccount:{{ $ns }}:corax-hub']
+{{- end }}
+{{- end }}
+
+{{/* Keys can be bound to nodes from Kubernetes 1.30 on. */}}
+{{- define "corax.bound" -}}
+{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}true{{ end }}
+{{- end }}
+
+{{/* What must fit together, beyond what values.schema.json can say. */}}
+{{- define "corax.check" -}}
+{{- if and (not (include "corax.bound" .)) (not .Values.identity.insecure) }}
+{{- fail (printf "Kubernetes %s cannot bind an agent's writes to its node (1.30 can): any node could write the keys of any other. Set identity.insecure=true to install all the same." .Capabilities.KubeVersion.Version) }}
+{{- end }}
+{{- if and (include "corax.openyurt" .) (ne .Release.Namespace "kube-system") }}
+{{- fail "preset openyurt must be installed in the namespace kube-system: yurt-manager looks there" }}
+{{- end }}
+{{- if and (include "corax.openyurt" .) (eq .Values.agent.profile "unprivileged") }}
+{{- fail "preset openyurt needs the profile net-admin: its ports must be the node's" }}
+{{- end }}
+{{- end }}
+
+{{/* A list of names as the namespace's subjects. */}}
+{{- define "corax.subjects" -}}
+{{- $ns := .namespace -}}
+{{- range .names }}
+- kind: ServiceAccount
+  name: {{ . }}
+  namespace: {{ $ns }}
+{{- end }}
+{{- end }}
+
+{{- define "corax.secret" -}}
+{{- if .Values.vpn.existingSecret -}}
+{{ .Values.vpn.existingSecret }}
+{{- else if include "corax.openyurt" . -}}
+raven-agent-secret
+{{- else -}}
+corax-psk
+{{- end }}
+{{- end }}
