@@ -56,6 +56,8 @@ const (
 	AnnotationReplicas = "corax.io/replicas"
 	// AnnotationRouted, when "true", leaves the domain's subnets to the kernel.
 	AnnotationRouted = "corax.io/routed"
+	// AnnotationReason on a Lease says why its node cannot carry traffic.
+	AnnotationReason = "corax.io/reason"
 
 	// FinalizerExposure keeps a Gateway until its Services are released.
 	FinalizerExposure = "corax.io/exposure"

@@ -1,0 +1,167 @@
+package kube
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"corax/control"
+)
+
+// settingsName is the ConfigMap that holds the switches of the cluster.
+const settingsName = "raven-cfg"
+
+// Its keys that an agent reads.
+const (
+	keyTunnel = "enable-l3-tunnel"
+	keyProxy  = "enable-l7-proxy"
+	keyAllow  = "acl-entry"
+)
+
+// settings are the entries of raven-cfg that an agent reads, as they stand there.
+type settings map[string]string
+
+// switches is what settings say.
+type switches struct {
+	tunnel, proxy bool
+	allow         []netip.Prefix
+	problems      []control.Problem
+}
+
+// parse reads the settings. A bad value is a problem: a switch is then as if it
+// were not there, and of an allow list that is refused the one before, allow,
+// stays in force.
+func (s settings) parse(cfg Config, allow []netip.Prefix) switches {
+	var sw switches
+	problem := func(key, format string, args ...any) {
+		sw.problems = append(sw.problems, control.Problem{
+			Object: "configmap/" + settingsName, Field: key, Message: fmt.Sprintf(format, args...),
+		})
+	}
+	read := func(key string, otherwise bool) bool {
+		switch v := strings.ToLower(strings.TrimSpace(s[key])); v {
+		case "":
+			return otherwise
+		case "true":
+			return true
+		case "false":
+			return false
+		default:
+			problem(key, "%.100q is neither true nor false", v)
+			return otherwise
+		}
+	}
+	sw.tunnel = read(keyTunnel, cfg.EnableTunnel)
+	sw.proxy = read(keyProxy, cfg.EnableProxy)
+	list, warnings, err := control.ParseAllowList(s[keyAllow])
+	sw.allow = list
+	if err != nil {
+		sw.allow = allow
+		problem(keyAllow, "%v (the list before stays in force: %d entries)", err, len(allow))
+	}
+	for _, w := range warnings {
+		problem(keyAllow, "%s", w)
+	}
+	return sw
+}
+
+var _ cache.ReflectorStore = (*settingsStore)(nil)
+
+// settingsStore is what the reflector of raven-cfg fills.
+type settingsStore struct {
+	changed func()
+
+	mu    sync.Mutex
+	known bool
+	data  settings
+}
+
+func newSettingsStore(changed func()) *settingsStore { return &settingsStore{changed: changed} }
+
+// get returns the settings; false when nothing is known of them.
+func (s *settingsStore) get() (settings, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.data, s.known
+}
+
+// assume sets what counts until the ConfigMap was read.
+func (s *settingsStore) assume(data settings) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.known {
+		s.data = data
+	}
+}
+
+// unreadable says that the ConfigMap cannot be read although the API server
+// answers: then what was assumed counts.
+func (s *settingsStore) unreadable() {
+	s.mu.Lock()
+	was := s.known
+	s.known = true
+	s.mu.Unlock()
+	if !was {
+		s.changed()
+	}
+}
+
+func (s *settingsStore) set(data settings) {
+	s.mu.Lock()
+	s.data, s.known = data, true
+	s.mu.Unlock()
+	s.changed()
+}
+
+// Add notes the ConfigMap.
+func (s *settingsStore) Add(obj any) error { return s.Update(obj) }
+
+// Update notes the changed ConfigMap. Of another than ours nothing is read.
+func (s *settingsStore) Update(obj any) error {
+	m, ok := obj.(*corev1.ConfigMap)
+	if !ok {
+		return fmt.Errorf("a %T among the config maps", obj)
+	}
+	if m.Name == settingsName {
+		s.set(pick(m))
+	}
+	return nil
+}
+
+// Delete forgets the ConfigMap.
+func (s *settingsStore) Delete(obj any) error {
+	if m, ok := obj.(*corev1.ConfigMap); ok && m.Name == settingsName {
+		s.set(nil)
+	}
+	return nil
+}
+
+// Replace takes a list that has the ConfigMap or has it not.
+func (s *settingsStore) Replace(list []any, _ string) error {
+	var data settings
+	for _, obj := range list {
+		if m, ok := obj.(*corev1.ConfigMap); ok && m.Name == settingsName {
+			data = pick(m)
+		}
+	}
+	s.set(data)
+	return nil
+}
+
+// Resync does nothing.
+func (s *settingsStore) Resync() error { return nil }
+
+// pick takes what is read of a ConfigMap.
+func pick(m *corev1.ConfigMap) settings {
+	data := settings{}
+	for _, key := range []string{keyTunnel, keyProxy, keyAllow} {
+		if v, ok := m.Data[key]; ok {
+			data[key] = v
+		}
+	}
+	return data
+}
