@@ -51,6 +51,12 @@ const (
 	AnnotationDomain = "corax.io/domain"
 	// AnnotationEpoch counts changes of the active endpoints.
 	AnnotationEpoch = "corax.io/epoch"
+	// AnnotationEpochOf is a fingerprint of the active endpoints that the epoch was
+	// raised for.
+	AnnotationEpochOf = "corax.io/epoch-of"
+	// AnnotationCandidates names, by commas, the nodes that the controller listed
+	// in spec.endpoints; entries of other nodes are a person's.
+	AnnotationCandidates = "corax.io/candidates"
 	// AnnotationReplicas holds the Replicas that the controller wrote last; other
 	// values are a person's.
 	AnnotationReplicas = "corax.io/replicas"
