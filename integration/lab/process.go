@@ -88,6 +88,9 @@ func (p *Process) wait() {
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Err returns how the process ended, nil for exit code 0, once Done is closed.
+func (p *Process) Err() error { return p.err }
+
 // PID returns the process's number.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
