@@ -28,7 +28,9 @@ type reconciler struct {
 
 // reconcilers lists all, in the order in which an object passes them.
 func reconcilers() []reconciler {
-	return []reconciler{}
+	return []reconciler{
+		{"domains", addDomains},
+	}
 }
 
 // Reconcilers returns the names that Config.Disable takes.

@@ -13,7 +13,7 @@ import (
 // result is nothing. It takes time in proportion to the size of s, and changes
 // nothing of it.
 func Decide(cfg Config, s State) Plan {
-	d := decision{cfg: &cfg, pools: s.Pools}
+	d := decision{cfg: &cfg, pools: s.Pools, held: map[string]bool{}}
 	d.index(s.Gateways)
 	homes := make([]ID, len(s.Nodes))
 	for i := range s.Nodes {
@@ -23,6 +23,7 @@ func Decide(cfg Config, s State) Plan {
 	for i := range s.Nodes {
 		d.label(&s.Nodes[i], homes[i])
 	}
+	d.plan.Delete = slices.DeleteFunc(d.plan.Delete, func(name string) bool { return d.held[name] })
 	d.sort()
 	return d.plan
 }
@@ -37,6 +38,7 @@ type decision struct {
 	spare  []*Gateway          // further ones of the same domain
 	wanted map[ID]bool         // domains with nodes
 	target map[ID]string       // the name that the nodes of a domain get
+	held   map[string]bool     // Gateways whose nodes wait for another one
 }
 
 // index sorts the Gateways by who made them.
@@ -163,8 +165,10 @@ func (d *decision) label(n *Node, home ID) {
 		}
 		return
 	}
-	to, ok := d.target[home]
-	if ok && (has != to || n.Marker != to) {
+	switch to, ok := d.target[home]; {
+	case !ok:
+		d.held[has] = true
+	case has != to, n.Marker != to:
 		d.plan.Nodes = append(d.plan.Nodes, Label{Node: n.Name, Had: has, Gateway: to, Marker: to})
 	}
 }

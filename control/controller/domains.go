@@ -1,0 +1,178 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"corax/control/api/v1beta1"
+	"corax/control/controller/domain"
+	"corax/control/kube/gateway"
+)
+
+const (
+	// domainsDelay gathers what happens at nearly the same time.
+	domainsDelay = 200 * time.Millisecond
+	// Failures are tried again with a growing pause.
+	domainsRetryMin = 200 * time.Millisecond
+	domainsRetryMax = time.Minute
+)
+
+// domains makes the Gateways of the domains and labels their nodes. Everything is
+// decided at once, so all events lead to the same request.
+type domains struct {
+	client client.Client
+	events events.EventRecorder
+	guard  *guard
+	log    *slog.Logger
+	config domain.Config
+	pools  func(context.Context) (map[string]domain.Pool, error)
+
+	told map[string]string // what events said of nodes; one goroutine uses it
+}
+
+func addDomains(m manager.Manager, cfg Config, g *guard) error {
+	asks, err := discovery.NewDiscoveryClientForConfigAndClient(m.GetConfig(), m.GetHTTPClient())
+	if err != nil {
+		return err
+	}
+	pools := &nodePools{discovery: asks, cache: m.GetCache(), log: cfg.Log, now: time.Now}
+	r := &domains{
+		client: m.GetClient(), events: m.GetEventRecorder(name), guard: g, log: cfg.Log,
+		config: domain.Config{
+			Label: cfg.DomainLabel, Cloud: cfg.CloudDomains, ExposeCloud: cfg.ExposeCloud,
+			ProxyReplicas: cfg.ProxyReplicas, TunnelReplicas: cfg.TunnelReplicas,
+		},
+		pools: pools.Pools, told: map[string]string{},
+	}
+	c, err := controller.New("domains", m, controller.Options{
+		Reconciler: r,
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
+			domainsRetryMin, domainsRetryMax),
+	})
+	if err != nil {
+		return err
+	}
+	pools.watch = func(kind *unstructured.Unstructured) error {
+		return c.Watch(source.Kind[client.Object](m.GetCache(), kind, all()))
+	}
+	return errors.Join(
+		c.Watch(source.Kind[client.Object](m.GetCache(), &corev1.Node{}, all(), predicate.Funcs{UpdateFunc: nodeMoved})),
+		c.Watch(source.Kind[client.Object](m.GetCache(), &gateway.Gateway{}, all(), predicate.Funcs{UpdateFunc: specChanged})),
+	)
+}
+
+// all leads every event to one request, a moment later.
+func all() handler.EventHandler {
+	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+	add := func(q queue) { q.AddAfter(reconcile.Request{}, domainsDelay) }
+	return handler.Funcs{
+		CreateFunc:  func(_ context.Context, _ event.CreateEvent, q queue) { add(q) },
+		UpdateFunc:  func(_ context.Context, _ event.UpdateEvent, q queue) { add(q) },
+		DeleteFunc:  func(_ context.Context, _ event.DeleteEvent, q queue) { add(q) },
+		GenericFunc: func(_ context.Context, _ event.GenericEvent, q queue) { add(q) },
+	}
+}
+
+// nodeMoved tells changes of labels from the many other updates of a node.
+func nodeMoved(e event.UpdateEvent) bool {
+	was, is := e.ObjectOld, e.ObjectNew
+	return !maps.Equal(was.GetLabels(), is.GetLabels()) ||
+		was.GetAnnotations()[v1beta1.AnnotationNodeGateway] != is.GetAnnotations()[v1beta1.AnnotationNodeGateway]
+}
+
+// specChanged tells them from changes of the status.
+func specChanged(e event.UpdateEvent) bool {
+	was, is := e.ObjectOld, e.ObjectNew
+	return was.GetGeneration() != is.GetGeneration() || !maps.Equal(was.GetLabels(), is.GetLabels()) ||
+		!maps.Equal(was.GetAnnotations(), is.GetAnnotations()) ||
+		was.GetDeletionTimestamp().IsZero() != is.GetDeletionTimestamp().IsZero()
+}
+
+// Reconcile makes the cluster what the plan says. It comes back after a while even
+// if nothing happens, because NodePools may appear.
+func (r *domains) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	result := reconcile.Result{RequeueAfter: discoveryPeriod}
+	state, objects, err := r.read(ctx)
+	if err != nil {
+		return reconcile.Result{}, fmt.Errorf("domains: %w", err)
+	}
+	plan := domain.Decide(r.config, state)
+	r.tell(plan.Strange, objects)
+	w := &domainWriter{domains: r, objects: objects, absent: map[string]bool{}}
+	if err := w.write(ctx, plan); err != nil {
+		return reconcile.Result{}, fmt.Errorf("domains: %w", err)
+	}
+	if w.again > 0 {
+		result.RequeueAfter = min(result.RequeueAfter, w.again)
+	}
+	return result, nil
+}
+
+// domainObjects are what the state was made of.
+type domainObjects struct {
+	nodes    map[string]*corev1.Node
+	gateways map[string]*gateway.Gateway
+}
+
+// read takes the state from the cache. Nothing of it may be changed.
+func (r *domains) read(ctx context.Context) (domain.State, domainObjects, error) {
+	objects := domainObjects{map[string]*corev1.Node{}, map[string]*gateway.Gateway{}}
+	pools, err := r.pools(ctx)
+	if err != nil {
+		return domain.State{}, objects, err
+	}
+	state := domain.State{Pools: pools}
+	var nodes corev1.NodeList
+	if err := r.client.List(ctx, &nodes, client.UnsafeDisableDeepCopy); err != nil {
+		return state, objects, err
+	}
+	for i := range nodes.Items {
+		n := &nodes.Items[i]
+		objects.nodes[n.Name] = n
+		state.Nodes = append(state.Nodes, domain.Node{
+			Name: n.Name, Labels: n.Labels, Marker: n.Annotations[v1beta1.AnnotationNodeGateway],
+		})
+	}
+	var gateways gateway.GatewayList
+	if err := r.client.List(ctx, &gateways, client.UnsafeDisableDeepCopy); err != nil {
+		return state, objects, err
+	}
+	for i := range gateways.Items {
+		g := &gateways.Items[i]
+		objects.gateways[g.Name] = g
+		state.Gateways = append(state.Gateways, domain.Gateway{Gateway: g.Plain(), Deleting: !g.DeletionTimestamp.IsZero()})
+	}
+	return state, objects, nil
+}
+
+// tell raises an event for each problem once.
+func (r *domains) tell(problems []domain.Problem, objects domainObjects) {
+	now := make(map[string]string, len(problems))
+	for _, p := range problems {
+		now[p.Node] = p.Text
+		if r.told[p.Node] == p.Text {
+			continue
+		}
+		r.log.Warn("a node is not managed", "node", p.Node, "why", p.Text)
+		r.events.Eventf(objects.nodes[p.Node], nil, corev1.EventTypeWarning, "GatewayMissing", "LeaveAlone", "%s", p.Text)
+	}
+	r.told = now
+}
