@@ -102,6 +102,7 @@ type Agent struct {
 	mtuNews   bool
 	measured  map[key.Public]bool // edges whose links are measured, for relaying
 	flooded   map[key.Public]time.Duration
+	draining  bool
 }
 
 // New checks cfg. Nothing is sent before Run.

@@ -55,6 +55,7 @@ type peer struct {
 	said       time.Time
 
 	// Of a hub.
+	draining  bool // it is about to stop
 	unsure    bool // nothing came since its path changed
 	answered  bool // it was heard at least once
 	mapped    netip.AddrPort

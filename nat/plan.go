@@ -83,9 +83,7 @@ func (a *Agent) apply(p *Plan) {
 		return compareKeys(x.Key, y.Key)
 	})
 	if old.Self != p.Self {
-		a.check("self", a.hello.SetSelf(hello.Self{
-			Version: p.Self.Version, Gateway: p.Self.Gateway, Node: p.Self.Node, Hub: p.Self.Hub,
-		}))
+		a.sayWho()
 	}
 	a.book.SetRelaying(p.Self.Hub && p.Self.Relay)
 	known := maps.Clone(named)
@@ -109,6 +107,14 @@ func (a *Agent) apply(p *Plan) {
 	}
 	a.refreshSessions(now)
 	a.reask()
+}
+
+// sayWho tells everybody who we are.
+func (a *Agent) sayWho() {
+	s := a.plan.Self
+	a.check("self", a.hello.SetSelf(hello.Self{
+		Version: s.Version, Gateway: s.Gateway, Node: s.Node, Hub: s.Hub, Draining: a.draining,
+	}))
 }
 
 // updatePeer makes or changes a peer.

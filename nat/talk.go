@@ -85,6 +85,10 @@ func (a *Agent) heard(p *peer, topics uint32) {
 	} else if !p.introduced {
 		a.refreshSessions(now)
 	}
+	if draining := h.Self != nil && h.Self.Draining; draining != p.draining {
+		p.draining = draining
+		a.offerAll()
+	}
 	if topics&(1<<hello.TopicCandidates) != 0 && h.Candidates != nil && h.Candidates != p.told {
 		a.heardCandidates(p, h.Candidates)
 	}
@@ -239,7 +243,7 @@ func (a *Agent) offer(p *peer) {
 		}
 	}
 	if slices.EqualFunc(ways, p.relays, func(x, y path.RelayWay) bool {
-		return x.Way == y.Way && x.Penalty == y.Penalty && near(x.Cost, y.Cost) && slices.Equal(x.Via, y.Via)
+		return x.Way == y.Way && x.Penalty == y.Penalty && x.Leaving == y.Leaving && near(x.Cost, y.Cost) && slices.Equal(x.Via, y.Via)
 	}) {
 		return
 	}
@@ -274,10 +278,12 @@ func (a *Agent) relayWay(r relay.Relay) (path.RelayWay, bool) {
 	w := path.RelayWay{
 		Way: path.Way{Kind: path.Relay, Hub: r.Hub, Label: r.Label},
 		Via: append([]key.Public{r.Hub}, r.Via...), Penalty: h.Cost + furtherRelay*time.Duration(len(r.Via)),
+		Leaving: h.draining,
 	}
 	for _, k := range r.Via {
 		if v := a.peers[k]; v != nil {
 			w.Penalty += v.Cost
+			w.Leaving = w.Leaving || v.draining
 		}
 	}
 	w.Cost = r.Cost + furtherRelay*time.Duration(len(r.Via)) // the book knows what the hubs cost

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"corax/control"
-	"corax/control/file"
+	"corax/control/kube"
 	"corax/dataplane"
 	"corax/dataplane/fabric"
 	"corax/dataplane/hostnet"
@@ -40,6 +40,7 @@ type agent struct {
 	host   *hostnet.Host // nil where we have nothing to do with the host
 	left   string        // what a dead agent left and we could not remove
 
+	cluster  *kube.Client // nil: the Gateway objects come from a directory
 	resolver *resolver
 	live     *liveness
 	traffic  traffic
@@ -79,7 +80,7 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 
 	// Whatever can fail comes before the TUN: an agent that cannot start leaves
 	// alone what a dead predecessor left to keep packets in.
-	source, err := file.New(file.Config{Dir: cfg.Gateways, Cache: cfg.StateDir, Log: log, Update: a.inbox.put})
+	source, err := a.newSource()
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,11 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 		return err
 	}
 
+	stopping := ctx
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.drain(ctx, stopping, stop) })
 	g.Go(func() error { return a.vxlan.Run(ctx) })
 	g.Go(func() error { return a.stack.Run(ctx) })
 	if a.tun != nil {
@@ -123,6 +128,26 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 		a.closeHost()
 	}
 	return err
+}
+
+// drainAtMost bounds how long a tunnel that does not answer delays the end.
+const drainAtMost = 3 * time.Second
+
+// drain waits until the agent is to stop, lets those whom it relays go another
+// way, and then stops the rest.
+func (a *agent) drain(ctx, stopping context.Context, stop func()) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-stopping.Done():
+	}
+	if v := a.view.Load(); v.tunnel != nil {
+		ctx, cancel := context.WithTimeout(ctx, drainAtMost)
+		v.tunnel.nat.Drain(ctx)
+		cancel()
+	}
+	stop()
+	return nil
 }
 
 // buildSegment opens the VXLAN endpoint and the stack that sits on its segment.
@@ -236,6 +261,7 @@ func (a *agent) local() (control.Local, []string) {
 		Preshared:  a.cfg.Preshared,
 		LinkMTU:    mtu,
 		Prefixes:   prefixes,
+		APIServer:  a.apiServer(),
 		TunnelPort: a.cfg.TunnelPort,
 	}, problems
 }
@@ -288,6 +314,7 @@ func (a *agent) counters() []dataplane.Counter {
 	if a.tun != nil {
 		all = append(all, a.tun.Counters()...)
 	}
+	all = append(all, a.clusterCounters()...)
 	if v := a.view.Load(); v.tunnel != nil {
 		all = append(all, v.tunnel.Counters()...)
 		for _, c := range v.tunnel.nat.Counters() {

@@ -14,6 +14,8 @@ const (
 	// is proven: the answers of several addresses of one peer come together.
 	proofWait    = 500 * time.Millisecond
 	firstSamples = 3
+	// leavingCost is added to a relay that is about to stop.
+	leavingCost = time.Second
 )
 
 // worthwhile reports whether a gain over cost is worth a change.
@@ -97,6 +99,12 @@ func (m *Machine) best(except *pair) (best *pair) {
 
 // upgrade leaves a way that works only for one that is clearly better.
 func (m *Machine) upgrade(cur *pair) {
+	if cur.leaving {
+		if p := m.best(cur); p != nil && !p.leaving {
+			m.use(p, ReasonLeaving, "") // while the old one still works
+			return
+		}
+	}
 	if cur.way.Kind != Direct || !cur.proven {
 		if at := m.round.start.Add(proofWait); cur.way.Kind == Direct && !cur.dead && m.now.Before(at) {
 			m.wakeAt(at) // its own proof may be on its way

@@ -166,3 +166,22 @@ func TestCheapestWins(t *testing.T) {
 		})
 	}
 }
+
+// A relay that is about to stop is left at once for one that stays, however
+// much cheaper it is, and kept when there is none.
+func TestLeavingRelay(t *testing.T) {
+	leaving := func(r RelayWay) RelayWay { r.Leaving = true; return r }
+	w := newWorld(t, 1)
+	w.do(RelaysChanged{[]RelayWay{relay(1, 10*ms), relay(2, 400*ms)}})
+	w.do(Wanted{})
+	w.wantUsed(over(1))
+	w.do(RelaysChanged{[]RelayWay{leaving(relay(1, 10*ms)), relay(2, 400*ms)}})
+	w.wantUsed(over(2))
+	if st := w.m.Status(); st.Transitions[len(st.Transitions)-1].Cause != ReasonLeaving {
+		t.Errorf("transitions %+v", st.Transitions)
+	}
+	w.do(RelaysChanged{[]RelayWay{leaving(relay(1, 10*ms)), leaving(relay(2, 400*ms))}})
+	w.wantUsed(over(2))
+	w.do(RelaysChanged{[]RelayWay{leaving(relay(2, 400*ms))}})
+	w.wantUsed(over(2))
+}

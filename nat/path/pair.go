@@ -18,6 +18,7 @@ type pair struct {
 	cost    time.Duration // relay: as the owner said
 	penalty time.Duration // relay: its configured part
 	hinted  time.Duration // relay: cost when it was last measured anew for its sake
+	leaving bool          // relay: about to stop
 	again   int           // further probes soon, since the cost is said to be another
 
 	start time.Time // of the schedule of probes
@@ -106,6 +107,9 @@ func (m *Machine) price(p *pair) time.Duration {
 		extra = m.cfg.RelayPenalty
 	case Stream:
 		extra = m.cfg.StreamPenalty
+	}
+	if p.leaving {
+		extra += leavingCost
 	}
 	switch {
 	case p.quality.n > 0:

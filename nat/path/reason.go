@@ -35,6 +35,7 @@ const (
 	ReasonNetworkChanged
 	ReasonRelays
 	ReasonForbidden
+	ReasonLeaving
 )
 
 type words struct{ code, text string }
@@ -93,6 +94,8 @@ func (r Reason) entry() words {
 		return words{"network-changed", "our network changed"}
 	case ReasonRelays:
 		return words{"relays-changed", "other relays are offered"}
+	case ReasonLeaving:
+		return words{"relay-leaving", "the relay is about to stop"}
 	case ReasonForbidden:
 		return words{"forbidden", "this address is never probed"}
 	}

@@ -160,7 +160,7 @@ func (m *Machine) relaysChanged(relays []RelayWay) {
 		if !m.remote.CanProbe {
 			p.dead = false // nothing else could revive it
 		}
-		p.via, p.cost, p.penalty = r.Via, r.Cost, r.Penalty
+		p.via, p.cost, p.penalty, p.leaving = r.Via, r.Cost, r.Penalty, r.Leaving
 		p.measureAgain()
 		m.relays = append(m.relays, p)
 	}

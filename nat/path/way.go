@@ -136,6 +136,7 @@ type RelayWay struct {
 	Via     []key.Public  // the hubs in order; empty for a Stream
 	Cost    time.Duration // as far as the owner knows it: RTT, loss and Penalty
 	Penalty time.Duration // the configured part of Cost, kept when the RTT is measured
+	Leaving bool          // one of the hubs is about to stop: used only for want of another
 }
 
 // Config is what a Machine is made of.
