@@ -1,6 +1,10 @@
 package controller
 
 import (
+	"bytes"
+	"encoding/json"
+	"slices"
+
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -8,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"corax/control/api/v1beta1"
 )
 
 // cacheOptions keeps the cache small: namespaced objects only of the namespaces
@@ -30,26 +36,56 @@ func cacheOptions(cfg Config) cache.Options {
 // strip removes the bulk of the metadata. Of managedFields it leaves who wrote
 // when, of foreign controllers only: that is what the guard reads.
 func strip(object any) (any, error) {
-	m, err := meta.Accessor(object)
-	if err != nil {
-		return object, nil //nolint:nilerr // a tombstone has no metadata
-	}
-	var foreign []metav1.ManagedFieldsEntry
-	for _, e := range m.GetManagedFields() {
-		if e.Manager == foreignManager {
-			e.FieldsV1 = nil
-			foreign = append(foreign, e)
+	if m, err := meta.Accessor(object); err == nil { // a tombstone has no metadata
+		var foreign []metav1.ManagedFieldsEntry
+		for _, e := range m.GetManagedFields() {
+			if e.Manager == foreignManager {
+				e.FieldsV1 = nil
+				foreign = append(foreign, e)
+			}
 		}
+		m.SetManagedFields(foreign)
 	}
-	m.SetManagedFields(foreign)
 	return object, nil
 }
 
-// stripNode also drops the lists that make a Node large.
+// stripNode also drops the lists that make a Node large. Of managedFields it
+// leaves who wrote the label that names the Gateway.
 func stripNode(object any) (any, error) {
-	if n, ok := object.(*corev1.Node); ok {
-		n.Status.Images, n.Status.VolumesInUse, n.Status.VolumesAttached = nil, nil, nil
-		n.Status.Capacity, n.Status.Allocatable, n.Status.RuntimeHandlers = nil, nil, nil
+	n, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil
 	}
-	return strip(object)
+	n.Status.Images, n.Status.VolumesInUse, n.Status.VolumesAttached = nil, nil, nil
+	n.Status.Capacity, n.Status.Allocatable, n.Status.RuntimeHandlers = nil, nil, nil
+	n.ManagedFields = slices.DeleteFunc(n.ManagedFields, func(e metav1.ManagedFieldsEntry) bool { return !holdsGateway(e) })
+	return n, nil
+}
+
+// labelledByUs reports whether it was us who wrote the label of n that names its
+// Gateway: the API server keeps that in managedFields, and a person who changes
+// the label takes it over.
+func labelledByUs(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.ManagedFields, func(e metav1.ManagedFieldsEntry) bool {
+		return e.Manager == name && holdsGateway(e)
+	})
+}
+
+// holdsGateway looks into a field set, which has a key for every field.
+func holdsGateway(e metav1.ManagedFieldsEntry) bool {
+	const label = "f:" + v1beta1.LabelGateway
+	// Most sets are those of the kubelet, large and without it.
+	if e.FieldsV1 == nil || !bytes.Contains(e.FieldsV1.Raw, []byte(label)) {
+		return false
+	}
+	var set struct {
+		Metadata struct {
+			Labels map[string]json.RawMessage `json:"f:labels"`
+		} `json:"f:metadata"`
+	}
+	if json.Unmarshal(e.FieldsV1.Raw, &set) != nil {
+		return false
+	}
+	_, ok := set.Metadata.Labels[label]
+	return ok
 }

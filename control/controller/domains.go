@@ -22,7 +22,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
-	"corax/control/api/v1beta1"
 	"corax/control/controller/domain"
 	"corax/control/kube/gateway"
 )
@@ -93,9 +92,7 @@ func all() handler.EventHandler {
 
 // nodeMoved tells changes of labels from the many other updates of a node.
 func nodeMoved(e event.UpdateEvent) bool {
-	was, is := e.ObjectOld, e.ObjectNew
-	return !maps.Equal(was.GetLabels(), is.GetLabels()) ||
-		was.GetAnnotations()[v1beta1.AnnotationNodeGateway] != is.GetAnnotations()[v1beta1.AnnotationNodeGateway]
+	return !maps.Equal(e.ObjectOld.GetLabels(), e.ObjectNew.GetLabels())
 }
 
 // specChanged tells them from changes of the status.
@@ -147,9 +144,7 @@ func (r *domains) read(ctx context.Context) (domain.State, domainObjects, error)
 	for i := range nodes.Items {
 		n := &nodes.Items[i]
 		objects.nodes[n.Name] = n
-		state.Nodes = append(state.Nodes, domain.Node{
-			Name: n.Name, Labels: n.Labels, Marker: n.Annotations[v1beta1.AnnotationNodeGateway],
-		})
+		state.Nodes = append(state.Nodes, domain.Node{Name: n.Name, Labels: n.Labels, Ours: labelledByUs(n)})
 	}
 	var gateways gateway.GatewayList
 	if err := r.client.List(ctx, &gateways, client.UnsafeDisableDeepCopy); err != nil {

@@ -131,18 +131,10 @@ func (w *domainWriter) label(ctx context.Context, l domain.Label) error {
 		w.note(w.kept, l.Had)
 		return nil
 	}
-	marker := any(l.Marker)
-	if l.Marker == "" {
-		marker = nil
-	}
-	meta := map[string]any{
+	err := w.patch(ctx, bareNode(n), map[string]any{"metadata": map[string]any{
 		"resourceVersion": n.ResourceVersion,
-		"annotations":     map[string]any{v1beta1.AnnotationNodeGateway: marker},
-	}
-	if l.Gateway != l.Had {
-		meta["labels"] = map[string]any{v1beta1.LabelGateway: l.Gateway}
-	}
-	err := w.patch(ctx, bareNode(n), map[string]any{"metadata": meta})
+		"labels":          map[string]any{v1beta1.LabelGateway: l.Gateway},
+	}})
 	if err != nil {
 		w.note(w.kept, l.Had)
 	}

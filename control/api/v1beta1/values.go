@@ -107,10 +107,6 @@ const (
 	ManagedBy = "corax-controller"
 )
 
-// AnnotationNodeGateway on a node holds the value of LabelGateway that the
-// controller wrote; another value of the label is a person's.
-const AnnotationNodeGateway = "corax.io/gateway"
-
 // Ports that stand in for a port that an Endpoint does not give.
 const (
 	PortTunnel      = 4500  // UDP

@@ -85,7 +85,7 @@ func (d *decision) home(n *Node) ID {
 	if has := n.Labels[v1beta1.LabelGateway]; has != "" {
 		g := d.named[has]
 		switch {
-		case g == nil && n.Marker != has:
+		case g == nil && !n.Ours:
 			d.plan.Strange = append(d.plan.Strange, Problem{n.Name, fmt.Sprintf(
 				"label %s names Gateway %q, which does not exist; make it, or remove the label to have the node managed",
 				v1beta1.LabelGateway, has)})
@@ -155,21 +155,17 @@ func (id ID) order() int {
 	}
 }
 
-// label decides about the label of a node, and about the marker that says that
-// the label is ours.
+// label decides about the label of a node.
 func (d *decision) label(n *Node, home ID) {
-	has := n.Labels[v1beta1.LabelGateway]
-	if home == "" { // a person's; a marker of ours is out of date
-		if n.Marker != "" {
-			d.plan.Nodes = append(d.plan.Nodes, Label{Node: n.Name, Had: has, Gateway: has})
-		}
+	if home == "" {
 		return
 	}
+	has := n.Labels[v1beta1.LabelGateway]
 	switch to, ok := d.target[home]; {
 	case !ok:
 		d.held[has] = true
-	case has != to, n.Marker != to:
-		d.plan.Nodes = append(d.plan.Nodes, Label{Node: n.Name, Had: has, Gateway: to, Marker: to})
+	case has != to:
+		d.plan.Nodes = append(d.plan.Nodes, Label{Node: n.Name, Had: has, Gateway: to})
 	}
 }
 

@@ -11,6 +11,5 @@
 // What a person made is left alone: a Gateway without our label and annotation,
 // and the nodes that are labelled with it. The functions are pure and keep no
 // state: ownership is told by [v1beta1.LabelManagedBy] and
-// [v1beta1.AnnotationDomain] on a Gateway, and by [v1beta1.AnnotationNodeGateway]
-// on a node.
+// [v1beta1.AnnotationDomain] on a Gateway, and on a node by who wrote its label.
 package domain

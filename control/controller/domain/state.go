@@ -38,8 +38,8 @@ type State struct {
 type Node struct {
 	Name   string
 	Labels map[string]string
-	// Marker is its annotation [v1beta1.AnnotationNodeGateway].
-	Marker string
+	// Ours says that we wrote its label [v1beta1.LabelGateway] last.
+	Ours bool
 }
 
 // Pool is what counts of a NodePool.
@@ -78,16 +78,13 @@ type Change struct {
 	Written string
 }
 
-// Label is a change of a node's labels.
+// Label is a change of the label of a node.
 type Label struct {
 	Node string
-	// Had is the value that the label has; empty: none.
+	// Had is the value that it has; empty: none.
 	Had string
-	// Gateway is the value that it gets; equal to Had when only the marker
-	// changes.
+	// Gateway is the value that it gets.
 	Gateway string
-	// Marker is what the marker gets; empty: it is removed.
-	Marker string
 }
 
 // Problem is something that a person should look at.
