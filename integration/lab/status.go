@@ -20,6 +20,7 @@ type Status struct {
 	OverlayAddress string            `json:"overlayAddress"`
 	MTU            int               `json:"mtu"`
 	Problems       []string          `json:"problems"`
+	AllowSources   []string          `json:"allowSources"`
 	Peers          []StatusPeer      `json:"peers"`
 	Counters       map[string]uint64 `json:"counters"` // name or name{reason}
 }
