@@ -20,11 +20,15 @@ func nodeSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) []*se
 		},
 		{
 			flag: "kubeconfig", key: "kubeconfig", arg: "FILE", parse: text(&cfg.Kubeconfig),
-			usage: "read Gateway objects from the cluster of this kubeconfig (not in this version)",
+			usage: "read Gateway objects from the cluster of this kubeconfig (default: in a pod, that of the pod)",
 		},
 		{
 			flag: "gateways", key: "gateways", arg: "DIR", parse: text(&cfg.Gateways),
-			usage: "read Gateway objects from the YAML files of this directory",
+			usage: "read Gateway objects from the YAML files of this directory, without a cluster",
+		},
+		{
+			flag: "preset", key: "preset", def: string(presetStandalone), arg: "standalone|openyurt", parse: oneOf(&cfg.Preset, presetStandalone, presetOpenYurt),
+			usage: "whose controllers make the Gateway objects: corax controller's, or yurt-manager's",
 		},
 		{
 			flag: "state-dir", key: "stateDir", def: defaultStateDir, arg: "DIR", parse: text(&cfg.StateDir),

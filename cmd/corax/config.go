@@ -19,6 +19,8 @@ type agentConfig struct {
 
 	Kubeconfig string // file; empty: not given
 	Gateways   string // directory of Gateway objects
+	InCluster  bool   // neither, and this is a pod of a cluster
+	Preset     preset
 
 	StateDir string
 	Socket   string // of the local API
@@ -58,6 +60,15 @@ const (
 	datapathNetstack datapath = "netstack" // no TUN
 )
 
+// preset is whose controllers the agent works beside.
+type preset string
+
+// The presets.
+const (
+	presetStandalone preset = "standalone" // corax controller
+	presetOpenYurt   preset = "openyurt"   // yurt-manager
+)
+
 // nodeNameForm is that of a Kubernetes object name: the node's name is looked up
 // in Gateway objects and stands in file names and labels.
 var nodeNameForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
@@ -90,10 +101,8 @@ func (c *agentConfig) validateSource() []error {
 	switch {
 	case c.Kubeconfig != "" && c.Gateways != "":
 		return []error{errors.New("--kubeconfig and --gateways exclude each other")}
-	case c.Kubeconfig != "":
-		return []error{errors.New("--kubeconfig: this version reads Gateway objects only from a directory, --gateways DIR")}
-	case c.Gateways == "":
-		return []error{errors.New("--gateways is not set: this version reads Gateway objects only from a directory")}
+	case c.Kubeconfig == "" && c.Gateways == "" && !c.InCluster:
+		return []error{errors.New("neither --kubeconfig nor --gateways is set, and this is no pod of a cluster ($KUBERNETES_SERVICE_HOST is not set)")}
 	}
 	return nil
 }
@@ -174,6 +183,7 @@ func parseAgentConfig(cfg *agentConfig, settings []*setting, file string, getenv
 		errs = append(errs, s.resolve())
 	}
 	presharedFromEnv(cfg, getenv)
+	cfg.InCluster = cfg.Kubeconfig == "" && cfg.Gateways == "" && getenv("KUBERNETES_SERVICE_HOST") != ""
 	cfg.fillAddrs()
 	return errors.Join(append(errs, cfg.Validate())...)
 }

@@ -47,7 +47,7 @@ func least(args ...string) []string {
 func defaults() agentConfig {
 	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("10.0.0.4"), port) }
 	return agentConfig{
-		NodeName: "n1", NodeIP: netip.MustParseAddr("10.0.0.4"), Gateways: "dir",
+		NodeName: "n1", NodeIP: netip.MustParseAddr("10.0.0.4"), Gateways: "dir", Preset: presetStandalone,
 		StateDir: "/var/lib/corax", Socket: "/run/corax/agent.sock", Datapath: datapathAuto,
 		TunnelPort: 4500, TLSPort: 10280, VXLANPort: 4472, VNI: 200, TUNName: "corax0", UAPI: true,
 		MetricsAddr: at(10283), HealthAddr: at(10284), ProxyTLSAddr: at(10281), ProxyHTTPAddr: at(10282),
@@ -189,7 +189,7 @@ func TestConfigErrors(t *testing.T) {
 		file string
 		want []string // each must be in the error
 	}{
-		{name: "nothing", want: []string{"--node-name is not set", "--node-ip is not set", "--gateways is not set"}},
+		{name: "nothing", want: []string{"--node-name is not set", "--node-ip is not set", "neither --kubeconfig nor --gateways is set"}},
 		{name: "node name", args: least("--node-name=N1"), want: []string{`--node-name: "N1" is not the name of a node`}},
 		{name: "long node name", args: least("--node-name=" + strings.Repeat("a", 254)), want: []string{"is not the name of a node"}},
 		{name: "unspecified", args: least("--node-ip=0.0.0.0"), want: []string{"--node-ip: 0.0.0.0 is not"}},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"corax/control"
+	"corax/control/kube"
 	"corax/dataplane"
 	"corax/dataplane/key"
 	"corax/dataplane/wg"
@@ -73,6 +74,9 @@ type loop struct {
 	reported map[string]bool   // problems that have been logged
 	notes    map[string]string // problems of the loop itself, by subject
 	retry    bool
+	opened   time.Time  // when the tunnel was
+	entry    kube.Entry // as the cluster was told
+	natAsked time.Time  // when the NAT type was looked at
 }
 
 func newLoop(dir string, log *slog.Logger) loop {
@@ -149,6 +153,7 @@ func (a *agent) apply(ctx context.Context) {
 		problems = append(problems, tunnel.nat.Problems()...)
 	}
 	problems = append(problems, a.applyHost(ctx, plan.Config)...)
+	problems = append(problems, a.clusterProblems()...)
 	for _, n := range l.notes {
 		problems = append(problems, n)
 	}
@@ -193,7 +198,7 @@ func (a *agent) applyTunnel(ctx context.Context, c dataplane.Config) error {
 	l.mtu = c.Self.MTU
 	err = dev.SetPeers(c.Peers)
 	a.rejoin(dev, c)
-	l.tunnel = start(ctx, dev, dev.Run)
+	l.tunnel, l.opened = start(ctx, dev, dev.Run), time.Now()
 	a.log.Info("tunnel port open", "port", dev.Port())
 	return err
 }
@@ -332,9 +337,11 @@ func (a *agent) lookAround(now time.Time) {
 	if dev == nil {
 		a.states.Store(nil)
 		a.traffic.sample(now, nil, a.vxlan.Status())
+		a.report(now, nil)
 		return
 	}
 	peers := dev.Status()
+	a.report(now, peers)
 	a.states.Store(&peers)
 	a.traffic.sample(now, peers, a.vxlan.Status())
 	if l.saveDue(now, peers) {

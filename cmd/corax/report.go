@@ -41,7 +41,7 @@ func (a *agent) status() Status {
 		Counters:       map[string]uint64{},
 	}
 	if !v.have {
-		s.Problems = []string{"the Gateway objects have not been read yet"}
+		s.Problems = append([]string{"the Gateway objects have not been read yet"}, a.clusterProblems()...)
 	}
 	now := time.Now()
 	s.Peers = append(a.carriers(v, now), a.peers(v, now)...)

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"corax/control/api/v1beta1"
+	"corax/control/file"
+	"corax/control/kube"
+	"corax/dataplane"
+	"corax/dataplane/hostnet"
+	"corax/dataplane/key"
+	"corax/nat/path"
+)
+
+// source is where the Gateway objects come from.
+type source interface {
+	Run(ctx context.Context) error
+}
+
+// newSource makes the source that the configuration names. With a cluster it is
+// also a.cluster.
+func (a *agent) newSource() (source, error) {
+	cfg := a.cfg
+	if cfg.Gateways != "" {
+		return file.New(file.Config{Dir: cfg.Gateways, Cache: cfg.StateDir, Log: a.log, Update: a.inbox.put})
+	}
+	c := kube.Config{
+		Kubeconfig: cfg.Kubeconfig, Node: cfg.NodeName, StateDir: cfg.StateDir,
+		UserAgent: "corax-agent/" + versionText(), EnableTunnel: true, EnableProxy: true,
+		Log: a.log, Update: a.inbox.put, Changed: a.inbox.poke,
+	}
+	if cfg.Preset == presetOpenYurt {
+		// Raven's meaning of a missing raven-cfg, and the name that YurtHub caches
+		// for.
+		c.UserAgent, c.EnableTunnel, c.EnableProxy = "raven-agent-ds", false, false
+	}
+	client, err := kube.New(c)
+	if err != nil {
+		return nil, err
+	}
+	a.cluster = client
+	return client, nil
+}
+
+// clusterProblems is what is wrong with the connection to the cluster.
+func (a *agent) clusterProblems() []string {
+	if a.cluster == nil {
+		return nil
+	}
+	return a.cluster.State().Problems()
+}
+
+// apiServer is the address of the API server; zero when there is none.
+func (a *agent) apiServer() netip.Addr {
+	if a.cluster == nil {
+		return netip.Addr{}
+	}
+	return a.cluster.Server()
+}
+
+// clusterCounters are the counters of the connection to the cluster.
+func (a *agent) clusterCounters() []dataplane.Counter {
+	if a.cluster == nil {
+		return nil
+	}
+	return a.cluster.Counters()
+}
+
+// report tells the cluster once a second what it should know of this node: its
+// endpoint entry, and whether it can carry traffic. The control loop calls it.
+func (a *agent) report(now time.Time, peers []dataplane.PeerStatus) {
+	if a.cluster == nil {
+		return
+	}
+	l := &a.loop
+	if e := a.entry(now); e != l.entry {
+		l.entry = e
+		a.cluster.Publish(e)
+	}
+	v := a.view.Load()
+	if !v.have {
+		return
+	}
+	_, err := hostnet.LinkMTU(a.cfg.NodeIP)
+	f := carryFacts{now: now, started: l.opened, underlay: err, open: l.tunnel != nil && !l.tunnel.dead(), config: &v.plan.Config, peers: peers}
+	if ok, why, sure := f.judge(); sure {
+		a.cluster.Carry(ok, why)
+	}
+}
+
+// entry is what this node's endpoint entries in the Gateway objects should say.
+func (a *agent) entry(now time.Time) kube.Entry {
+	e := kube.Entry{PublicKey: a.public.String(), TLSPort: int(a.cfg.TLSPort), NATType: a.loop.entry.NATType}
+	v, l := a.view.Load(), &a.loop
+	switch {
+	case v.tunnel == nil || v.plan.Config.Self.Hub:
+		e.NATType = ""
+	case now.Sub(l.natAsked) >= natEvery:
+		l.natAsked = now
+		ctx, cancel := context.WithTimeout(context.Background(), natPatience)
+		defer cancel()
+		e.NATType = cmp.Or(ravenNAT(v.tunnel.nat.LocalNAT(ctx)), e.NATType)
+	}
+	return e
+}
+
+const (
+	// natEvery is how often the NAT type is looked at, and natPatience how long
+	// the control loop waits for it.
+	natEvery    = 10 * time.Second
+	natPatience = 200 * time.Millisecond
+)
+
+// ravenNAT says what NAT an end is behind in Raven's words; empty while that is
+// not known. Filtering is known only where a STUN server has two addresses: what
+// is not known counts as the strictest, which is also what most NATs have.
+func ravenNAT(n path.NAT) string {
+	switch {
+	case n.Blocked:
+		return v1beta1.NATUndefined
+	case n.Mapping == path.MappingUnknown:
+		return ""
+	case n.Mapping >= path.MappingAddressDependent:
+		return v1beta1.NATSymmetric
+	case n.Filtering == path.FilteringEndpointIndependent:
+		return v1beta1.NATFullCone
+	case n.Filtering == path.FilteringAddressDependent:
+		return v1beta1.NATRestrictedCone
+	default:
+		return v1beta1.NATPortRestrictedCone
+	}
+}
+
+const (
+	// carryFresh is how long ago a peer that keeps a session must have been heard:
+	// it sends a keepalive every 25 s at least.
+	carryFresh = 40 * time.Second
+	// carryPatience is how long nothing is said of a tunnel that was just opened.
+	carryPatience = 10 * time.Second
+)
+
+// carryFacts is all that decides whether this node can carry its domain's
+// traffic.
+type carryFacts struct {
+	now      time.Time
+	started  time.Time // when the tunnel was opened; zero: it is not
+	underlay error     // what is wrong with the link of the node's address
+	open     bool      // the tunnel device
+	config   *dataplane.Config
+	peers    []dataplane.PeerStatus // by key
+}
+
+// judge says whether the node can carry traffic, and if not, why. sure is false
+// while that is not known yet.
+func (f carryFacts) judge() (ok bool, why string, sure bool) {
+	self := f.config.Self
+	switch {
+	case f.underlay != nil:
+		return false, "the underlay is down: " + f.underlay.Error(), true
+	case !self.Tunnel:
+		return true, "", true // nothing to carry
+	case !f.open:
+		return false, "the tunnel device is not open", true
+	}
+	expected, heard, ever := 0, 0, false
+	for i := range f.config.Peers {
+		p := &f.config.Peers[i]
+		if p.SameDomain || p.Keepalive == 0 && !self.Hub {
+			continue // nobody keeps a session with it
+		}
+		at := f.lastReceive(p.PublicKey)
+		ever = ever || !at.IsZero()
+		if f.now.Sub(at) < carryFresh {
+			heard++
+		}
+		expected++
+	}
+	switch {
+	case heard > 0, expected == 0:
+		return true, "", true
+	case self.Hub && !ever:
+		return true, "", true // it is called, and nobody has called yet
+	case f.now.Sub(f.started) < carryPatience:
+		return false, "", false
+	case !ever:
+		return false, fmt.Sprintf("none of %d peers has answered since the tunnel was opened", expected), true
+	default:
+		return false, fmt.Sprintf("none of %d peers was heard for %v", expected, carryFresh), true
+	}
+}
+
+func (f carryFacts) lastReceive(k key.Public) time.Time {
+	at, ok := slices.BinarySearchFunc(f.peers, k, func(s dataplane.PeerStatus, k key.Public) int {
+		return bytes.Compare(s.PublicKey[:], k[:])
+	})
+	if !ok {
+		return time.Time{}
+	}
+	return f.peers[at].LastReceive
+}
