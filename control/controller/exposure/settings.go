@@ -47,17 +47,14 @@ type Settings struct {
 	OwnBalancer, OwnBalancerIP bool
 }
 
-// ParseSettings reads raven-cfg; nil, when there is none, means both modes on.
-// A switch is on when its value is "true".
+// ParseSettings reads raven-cfg; nil means that there is none. A switch is on
+// unless it says "false", as agents read it.
 func ParseSettings(cm *corev1.ConfigMap) Settings {
 	if cm == nil {
 		return Settings{Tunnel: true, Proxy: true}
 	}
 	get := func(key string) string { return strings.TrimSpace(cm.Data[key]) }
-	s := Settings{
-		Tunnel: get(keyTunnel) == "true", Proxy: get(keyProxy) == "true",
-		ACL: get(keyACL), Balancer: get(keyBalancer), BalancerIP: get(keyBalancerIP),
-	}
+	s := Settings{ACL: get(keyACL), Balancer: get(keyBalancer), BalancerIP: get(keyBalancerIP)}
 	own := readRecord(cm)
 	s.OwnBalancer = s.Balancer != "" && own[keyBalancer] == s.Balancer
 	s.OwnBalancerIP = s.BalancerIP != "" && own[keyBalancerIP] == s.BalancerIP
@@ -65,12 +62,25 @@ func ParseSettings(cm *corev1.ConfigMap) Settings {
 	if s.Allow, s.Warnings, err = control.ParseAllowList(cm.Data[keyAllow]); err != nil {
 		s.Refused = strings.TrimPrefix(err.Error(), "control: ")
 	}
+	s.Tunnel, s.Proxy = s.read(keyTunnel, get(keyTunnel)), s.read(keyProxy, get(keyProxy))
 	if e := get(keyEIP); e != "" {
 		if s.EIP, err = v1beta1.ParseAddr(e); err != nil {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %v", keyEIP, err))
 		}
 	}
 	return s
+}
+
+func (s *Settings) read(key, value string) bool {
+	switch v := strings.ToLower(value); v {
+	case "", "true":
+		return true
+	case "false":
+		return false
+	default:
+		s.Warnings = append(s.Warnings, fmt.Sprintf("%s: %.100q is neither true nor false", key, value))
+		return true
+	}
 }
 
 // shared returns the id of a balancer that somebody gave for all our Services;
