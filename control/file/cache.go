@@ -5,16 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
-	"time"
 
 	"corax/control"
 	"corax/control/api/v1beta1"
+	"corax/control/internal/statefile"
 )
 
 const (
@@ -22,8 +17,6 @@ const (
 	CacheFile = "gateways.json"
 	// maxCache bounds it, in bytes.
 	maxCache = 64 << 20
-	// staleAfter is the age at which a temporary file has no writer any more.
-	staleAfter = time.Minute
 )
 
 // cache keeps on disk what is in force of each file, for a start at which a file
@@ -56,8 +49,8 @@ func (c *cache) load(dir string) (map[string]*version, error) {
 	if c.dir == "" {
 		return nil, nil
 	}
-	c.sweep()
-	b, err := c.read()
+	c.file().Sweep()
+	b, err := c.file().Read()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -66,7 +59,7 @@ func (c *cache) load(dir string) (map[string]*version, error) {
 		err = json.Unmarshal(b, &doc)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", c.path(), err)
+		return nil, fmt.Errorf("read %s: %w", c.file().Path(), err)
 	}
 	if doc.Dir != dir {
 		return nil, nil
@@ -93,29 +86,7 @@ func (f cachedFile) version() *version {
 	return v
 }
 
-// read opens the file only when it is a regular one: a pipe must not hang the
-// start, nor a link lead elsewhere.
-func (c *cache) read() ([]byte, error) {
-	f, err := os.OpenFile(c.path(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, err
-	case !st.Mode().IsRegular():
-		return nil, errors.New("not a regular file")
-	case st.Size() > maxCache:
-		return nil, fmt.Errorf("larger than %d bytes", maxCache)
-	}
-	return io.ReadAll(io.LimitReader(f, maxCache))
-}
-
-// save writes what is in force, unless that is on disk already: a new file
-// beside the old one, then a rename, so that a crash or a full disk leaves the
-// old one whole.
+// save writes what is in force, unless that is on disk already.
 func (c *cache) save(dir string, files map[string]*version) error {
 	if c.dir == "" {
 		return nil
@@ -128,7 +99,7 @@ func (c *cache) save(dir string, files map[string]*version) error {
 	if sum == c.saved {
 		return nil
 	}
-	if err := c.write(b); err != nil {
+	if err := c.file().Write(b); err != nil {
 		return err
 	}
 	c.saved = sum
@@ -146,46 +117,9 @@ func encode(dir string, files map[string]*version) ([]byte, error) {
 			doc.Files = append(doc.Files, f)
 		}
 	}
-	b, err := json.Marshal(doc)
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxCache {
-		return nil, fmt.Errorf("larger than %d bytes", maxCache)
-	}
-	return b, nil
+	return json.Marshal(doc)
 }
 
-func (c *cache) write(b []byte) error {
-	f, err := os.CreateTemp(c.dir, CacheFile+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), c.path())
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
+func (c *cache) file() statefile.File {
+	return statefile.File{Dir: c.dir, Name: CacheFile, Max: maxCache}
 }
-
-// sweep removes what writers left that were killed. Best effort.
-func (c *cache) sweep() {
-	entries, _ := os.ReadDir(c.dir) // those that could be read
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), CacheFile+".") || !e.Type().IsRegular() {
-			continue
-		}
-		if st, err := e.Info(); err == nil && time.Since(st.ModTime()) > staleAfter {
-			_ = os.Remove(filepath.Join(c.dir, e.Name()))
-		}
-	}
-}
-
-func (c *cache) path() string { return filepath.Join(c.dir, CacheFile) }
