@@ -39,7 +39,11 @@ func MergePatch(was, is *Gateway) ([]byte, error) {
 	if err := json.Unmarshal(patch, &doc); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
-	if !holdsList(doc) || was.ResourceVersion == "" {
+	var before map[string]any
+	if err := json.Unmarshal(a, &before); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	if !replacesList(doc, before) || was.ResourceVersion == "" {
 		return patch, nil
 	}
 	meta, _ := doc["metadata"].(map[string]any)
@@ -63,6 +67,24 @@ func StatusPatch(was, is *Gateway) ([]byte, error) {
 	half := *was
 	half.Status = is.Status
 	return MergePatch(was, &half)
+}
+
+// replacesList reports whether a patch writes a list, or removes one of was.
+func replacesList(patch, was any) bool {
+	switch p := patch.(type) {
+	case []any:
+		return true
+	case nil:
+		return holdsList(was)
+	case map[string]any:
+		w, _ := was.(map[string]any)
+		for name, x := range p {
+			if replacesList(x, w[name]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func holdsList(v any) bool {
