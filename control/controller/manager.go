@@ -30,6 +30,7 @@ type reconciler struct {
 func reconcilers() []reconciler {
 	return []reconciler{
 		{"domains", addDomains},
+		{"gateways", addGateways},
 	}
 }
 

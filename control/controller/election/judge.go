@@ -1,0 +1,163 @@
+package election
+
+import (
+	"corax/control/api/v1beta1"
+)
+
+// Causes why an endpoint is not eligible, lost its seat, or should hand it over;
+// they are what events and conditions say.
+const (
+	CauseUnlisted  = "removed: spec.endpoints no longer lists it"
+	CauseGone      = "removed: the node left the domain"
+	CauseLapsed    = "agent dead: Lease lapsed"
+	CauseNotReady  = "node not Ready"
+	CauseCordoned  = "cordoned"
+	CauseNoTraffic = "carries no traffic"
+	CauseNoKey     = "no public key published"
+	CauseUnpinned  = "another node is pinned"
+	CauseReplicas  = "Replicas was lowered"
+	CauseOff       = "the mode is off"
+)
+
+// Demerits of a candidate: a higher sum is worse, and each weighs more than all
+// that are listed after it.
+const (
+	noKey    = 8
+	cordoned = 4
+	notReady = 2
+	unpinned = 1
+)
+
+// Candidate is a listed endpoint of one type, judged.
+type Candidate struct {
+	Node, Zone string
+	// Eligible says that it may be active; Why says why not.
+	Eligible bool
+	Why      string
+	// Gone nodes cannot even stay active for want of another.
+	Gone bool
+	// Demerits is the sum of what speaks against it.
+	Demerits int
+	// Settled says that it is active and may stand alone.
+	Settled bool
+}
+
+// wish is why a candidate with the demerits d should have the seat of c, which has
+// more.
+func (c Candidate) wish(d int) string {
+	switch more := c.Demerits &^ d; {
+	case more&noKey != 0:
+		return CauseNoKey
+	case more&cordoned != 0:
+		return CauseCordoned
+	case more&notReady != 0:
+		return CauseNotReady
+	default:
+		return CauseUnpinned
+	}
+}
+
+// Domain is what is known of one Gateway when its candidates are judged.
+type Domain struct {
+	// Nodes of the domain, sorted by name.
+	Nodes []Node
+	// Endpoints are spec.endpoints.
+	Endpoints []v1beta1.Endpoint
+	// Standing returns the state of a node's Lease; nil means that there are none.
+	Standing func(node string) Standing
+	// Settled says whether an active node may stand alone; nil means that all may.
+	Settled func(node string) bool
+}
+
+// Judge returns the candidates of one type, in the order of spec.endpoints; the
+// first entry of a node counts.
+func (d Domain) Judge(kind string) []Candidate {
+	alone := len(d.listed()) < 2
+	var out []Candidate
+	seen := map[string]bool{}
+	for i := range d.Endpoints {
+		e := &d.Endpoints[i]
+		if e.Type != kind || seen[e.NodeName] {
+			continue
+		}
+		seen[e.NodeName] = true
+		out = append(out, d.judge(e.NodeName, alone))
+	}
+	return out
+}
+
+func (d Domain) judge(name string, alone bool) Candidate {
+	c := Candidate{Node: name, Settled: d.Settled == nil || d.Settled(name)}
+	n := find(d.Nodes, name)
+	if n == nil {
+		c.Gone, c.Why = true, CauseGone
+		return c
+	}
+	c.Zone = n.Zone
+	c.Why = d.fault(n, alone)
+	c.Eligible = c.Why == ""
+	for _, m := range []struct {
+		yes  bool
+		cost int
+	}{{!d.keyed(name), noKey}, {n.Cordoned, cordoned}, {!n.Ready, notReady}, {!n.Pinned, unpinned}} {
+		if m.yes {
+			c.Demerits += m.cost
+		}
+	}
+	return c
+}
+
+// fault says why a node of the domain is not eligible; "" when it is.
+func (d Domain) fault(n *Node, alone bool) string {
+	var s Standing
+	// The only candidate keeps no Lease: one that is there is from other days.
+	if d.Standing != nil && !alone {
+		s = d.Standing(n.Name)
+	}
+	switch {
+	case s.State == Released && s.Reason != "":
+		return CauseNoTraffic + ": " + clip(s.Reason)
+	case s.State == Released:
+		return CauseNoTraffic
+	case s.State == Lapsed:
+		return CauseLapsed
+	case s.State == NoLease && !n.Ready:
+		return CauseNotReady
+	}
+	return ""
+}
+
+// keyed reports whether any entry of the node has a public key that can be used.
+func (d Domain) keyed(name string) bool {
+	for i := range d.Endpoints {
+		e := &d.Endpoints[i]
+		if k, err := e.PublicKey(); e.NodeName == name && err == nil && !k.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// listed returns the names in spec.endpoints, each once, in order.
+func (d Domain) listed() []string { return names(d.Endpoints) }
+
+func names(list []v1beta1.Endpoint) []string {
+	var out []string
+	seen := map[string]bool{}
+	for i := range list {
+		if n := list[i].NodeName; !seen[n] {
+			seen[n] = true
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// clip bounds what is repeated of an agent's words.
+func clip(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "..."
+}
