@@ -103,6 +103,7 @@ spec:
           args:
             - agent
             {{- if $openyurt }}
+            - --preset=openyurt
             - --state-dir=/var/lib/raven/corax
             - --tunnel-port={{ $ports.tunnel }}
             - --tls-port={{ $ports.tls }}

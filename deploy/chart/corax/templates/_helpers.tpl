@@ -54,8 +54,8 @@ app.kubernetes.io/component: {{ . }}
 {{- if and (not (include "corax.bound" .)) (not .Values.identity.insecure) }}
 {{- fail (printf "Kubernetes %s cannot bind an agent's writes to its node (1.30 can): any node could write the keys of any other. Set identity.insecure=true to install all the same." .Capabilities.KubeVersion.Version) }}
 {{- end }}
-{{- if and (include "corax.openyurt" .) (ne .Release.Namespace "kube-system") }}
-{{- fail "preset openyurt must be installed in the namespace kube-system: yurt-manager looks there" }}
+{{- if ne .Release.Namespace "kube-system" }}
+{{- fail "install it in the namespace kube-system (--namespace kube-system): other programs look for its objects there" }}
 {{- end }}
 {{- if and (include "corax.openyurt" .) (eq .Values.agent.profile "unprivileged") }}
 {{- fail "preset openyurt needs the profile net-admin: its ports must be the node's" }}
