@@ -6,10 +6,10 @@ LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 UNIT      = $(shell $(GO) list ./... | grep -v /integration)
 RACE     := $(if $(shell command -v gcc),-race)# the race detector needs a C compiler
 FUZZTIME ?= 10s
-.PHONY: help build cross test unit integration race lint fuzz bench demo soak generate clean
+.PHONY: help build cross test unit integration kubernetes race lint fuzz bench demo soak generate clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/corax for this machine
 	$(BUILD) -o bin/corax ./cmd/corax
@@ -26,7 +26,10 @@ unit: ## Unit tests; every benchmark once
 	$(GO) test $(RACE) -p 1 -shuffle=on $(UNIT)
 	$(GO) test -run '^$$' -bench . -benchtime 1x $(UNIT) >/dev/null
 
-integration: build ## Real agents in network namespaces
+kubernetes: ## Build the programs of Kubernetes that tests run (10 minutes, once)
+	@./integration/k8stools/build.sh
+
+integration: build kubernetes ## Real agents in network namespaces, a real Kubernetes API
 	@./integration/tools.sh
 	CORAX_BIN=$(CURDIR)/bin/corax $(GO) test -count=1 -p 1 -timeout 40m ./integration/...
 
