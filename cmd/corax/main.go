@@ -1,5 +1,5 @@
 // Command corax connects the network domains of one Kubernetes cluster: the agent
-// of a node, and the commands that look into it.
+// of a node, the commands that look into it, and the controller of the cluster.
 package main
 
 import (
@@ -37,7 +37,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newAgentCommand(), newKeyCommand(), newStatusCommand(), newPingCommand(),
+	root.AddCommand(newAgentCommand(), newControllerCommand(), newKeyCommand(), newStatusCommand(), newPingCommand(),
 		newPathsCommand(), newNetcheckCommand(), newVersionCommand())
 	return root
 }

@@ -91,7 +91,12 @@ func (cfg Config) withDefaults() (Config, error) {
 	return cfg, cfg.check()
 }
 
-// check returns every mistake at once.
+// Validate returns every mistake at once.
+func (cfg Config) Validate() error {
+	_, err := cfg.withDefaults()
+	return err
+}
+
 func (cfg Config) check() error {
 	var errs []error
 	bad := func(name string, problems []string) {
@@ -102,9 +107,9 @@ func (cfg Config) check() error {
 	bad("namespace", content.IsDNS1123Label(cfg.Namespace))
 	bad("lease namespace", content.IsDNS1123Label(cfg.LeaseNamespace))
 	bad("domain label", content.IsLabelKey(cfg.DomainLabel))
-	for name, n := range map[string]int{"proxy replicas": cfg.ProxyReplicas, "tunnel replicas": cfg.TunnelReplicas} {
+	for _, n := range []int{cfg.ProxyReplicas, cfg.TunnelReplicas} {
 		if n < 1 || n > v1beta1.MaxReplicas {
-			bad(name, []string{fmt.Sprintf("%d is not from 1 to %d", n, v1beta1.MaxReplicas)})
+			bad("replicas", []string{fmt.Sprintf("%d is not from 1 to %d", n, v1beta1.MaxReplicas)})
 		}
 	}
 	switch cfg.ExposeCloud {
