@@ -31,6 +31,9 @@ func reconcilers() []reconciler {
 	return []reconciler{
 		{"domains", addDomains},
 		{"gateways", addGateways},
+		{"expose", addExpose},
+		{"names", addNames},
+		{"settings", addSettings},
 	}
 }
 

@@ -38,9 +38,9 @@ func activeHubs(g *gateway.Gateway, s Settings) []hub {
 func modeOn(g *gateway.Gateway, s Settings, kind string) bool {
 	switch c, p := g.Spec.TunnelConfig, g.Spec.ProxyConfig; kind {
 	case v1beta1.TypeTunnel:
-		return s.Tunnel && (c == nil || c.Replicas > 0)
+		return s.Tunnel && (c == nil || c.Replicas != 0)
 	case v1beta1.TypeProxy:
-		return s.Proxy && (p == nil || p.Replicas > 0)
+		return s.Proxy && (p == nil || p.Replicas != 0)
 	}
 	return false
 }

@@ -139,3 +139,12 @@ func clip(c metav1.Condition) metav1.Condition {
 	}
 	return c
 }
+
+// Good reports whether a condition says that all is well.
+func Good(c *metav1.Condition) bool {
+	return c.Status == metav1.ConditionTrue && (c.Reason == reasonPublished || c.Reason == reasonApplied)
+}
+
+// Harmless reports whether a condition, without being good, needs nobody's work:
+// what it waits for will come.
+func Harmless(c *metav1.Condition) bool { return c.Reason == reasonPending || c.Reason == reasonNoHub }

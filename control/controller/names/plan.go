@@ -36,7 +36,7 @@ func Decide(gateways []gateway.Gateway, s exposure.Settings, addrs func(node str
 	for i := range plain {
 		g := &plain[i]
 		c := g.Spec.ProxyConfig
-		takesPart := g.Exposed() && s.Proxy && (c == nil || c.Replicas > 0)
+		takesPart := g.Exposed() && s.Proxy && (c == nil || c.Replicas != 0)
 		p.annotate(g, takesPart)
 		if !takesPart {
 			continue

@@ -117,7 +117,7 @@ func claims(gateways []v1beta1.Gateway) (tls, plain []claim, problems []Problem)
 	for i := range gateways {
 		g := &gateways[i]
 		c := g.Spec.ProxyConfig
-		if c == nil || c.Replicas <= 0 {
+		if c == nil || c.Replicas == 0 {
 			continue
 		}
 		for _, f := range []struct {

@@ -1,0 +1,77 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"corax/control/api/v1beta1"
+	"corax/control/kube/gateway"
+)
+
+// endpointsPatch returns a JSON patch that makes the entries of g what want says;
+// nil when they are so. Both have the same entries in the same order. It changes
+// fields, not entries, since others own the rest of each, and fails when somebody
+// wrote the Gateway in between.
+func endpointsPatch(g *gateway.Gateway, want []v1beta1.Endpoint) ([]byte, error) {
+	var ops []gateway.Op
+	for i := range g.Spec.Endpoints {
+		ops = append(ops, entryOps(i, &g.Spec.Endpoints[i], &want[i])...)
+	}
+	if len(ops) == 0 {
+		return nil, nil
+	}
+	test := gateway.Op{Op: "test", Path: gateway.Pointer("metadata", "resourceVersion"), Value: g.ResourceVersion}
+	return json.Marshal(append([]gateway.Op{test}, ops...))
+}
+
+func entryOps(i int, was, is *v1beta1.Endpoint) []gateway.Op {
+	var ops []gateway.Op
+	at := func(field ...any) string {
+		return gateway.Pointer(append([]any{"spec", "endpoints", i}, field...)...)
+	}
+	set := func(path string, value any, empty bool) {
+		if empty {
+			ops = append(ops, gateway.Op{Op: "remove", Path: path})
+		} else {
+			ops = append(ops, gateway.Op{Op: "add", Path: path, Value: value})
+		}
+	}
+	if was.PublicIP != is.PublicIP {
+		set(at("publicIP"), is.PublicIP, is.PublicIP == "")
+	}
+	if was.PublicPort != is.PublicPort {
+		set(at("publicPort"), is.PublicPort, is.PublicPort == 0)
+	}
+	if was.Config == nil && len(is.Config) > 0 {
+		return append(ops, gateway.Op{Op: "add", Path: at("config"), Value: is.Config})
+	}
+	keys := maps.Clone(was.Config)
+	maps.Copy(keys, is.Config)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		old, had := was.Config[key]
+		value, has := is.Config[key]
+		if had != has || old != value {
+			set(at("config", key), value, !has)
+		}
+	}
+	return ops
+}
+
+// patchEndpoints sends the patch; errStale when somebody else was faster.
+func patchEndpoints(ctx context.Context, c client.Client, g *gateway.Gateway, patch []byte) error {
+	err := c.Patch(ctx, g, client.RawPatch(types.JSONPatchType, patch))
+	if apierrors.IsInvalid(err) || apierrors.IsConflict(err) {
+		return fmt.Errorf("%w: %w", errStale, err)
+	}
+	if err != nil {
+		return fmt.Errorf("patch endpoints of Gateway %s: %w", g.Name, err)
+	}
+	return nil
+}
