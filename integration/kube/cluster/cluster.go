@@ -169,8 +169,10 @@ func (c *Cluster) close(t testing.TB) {
 		if p == nil {
 			continue
 		}
-		if t.Failed() {
-			t.Logf("end of the log of %s:\n%s", name, tail(c.logFile(name), 15))
+		select {
+		case <-p.Done():
+			t.Errorf("cluster: %s ended by itself:\n%s", name, tail(c.logFile(name), 15))
+		default:
 		}
 		if err := p.Kill(); err != nil {
 			t.Errorf("cluster: %s: %v", name, err)
