@@ -24,7 +24,7 @@ func maxParts(t Topic) int {
 	case TopicRelay, TopicCosts:
 		return 128
 	case TopicClaims:
-		return 32
+		return 2
 	case TopicCandidates:
 		return 4
 	}
@@ -57,7 +57,7 @@ func newCodec() (*codec, error) {
 		IndefLength:      cbor.IndefLengthForbidden,
 		TagsMd:           cbor.TagsForbidden,
 		MaxNestedLevels:  8,
-		MaxArrayElements: max(MaxAddrs, MaxWanted, MaxLabels, MaxLinks, MaxSubnets),
+		MaxArrayElements: max(MaxAddrs, MaxWanted, MaxLabels, MaxLinks),
 		MaxMapPairs:      32,
 	}
 	lenient, err := opt.DecMode()

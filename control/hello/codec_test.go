@@ -102,11 +102,8 @@ func TestSizes(t *testing.T) {
 		t.Error("129 parts are accepted")
 	}
 	// The biggest value of each topic fits its parts.
-	biggest := Claims{Epoch: 1<<64 - 1}
-	for i := range MaxSubnets {
-		a := netip.AddrFrom16([16]byte{0xfd, 14: byte(i >> 8), 15: byte(i)})
-		biggest.Subnets = append(biggest.Subnets, netip.PrefixFrom(a, 128))
-	}
+	longest := strings.Repeat("v", MaxText)
+	biggest := Claims{Gateway: longest, Epoch: 1<<64 - 1, Active: slices.Repeat([]string{longest}, MaxActive)}
 	links := Costs{Links: slices.Repeat([]Link{{peerKey(1), 1<<32 - 1, true}}, MaxLinks)}
 	addrs := someCandidates(1)
 	addrs.Addrs = slices.Repeat(addrs.Addrs[1:], MaxAddrs)
@@ -139,9 +136,7 @@ func TestSettersRefuse(t *testing.T) {
 		&Relay{Labels: []Label{{Peer: peerKey(1), Label: 1, Via: make([]key.Public, MaxVia+1)}}},
 		&Relay{Labels: []Label{{Peer: peerKey(1), Label: 1, Via: make([]key.Public, 1)}}},
 		&Relay{Wanted: make([]Want, MaxWanted+1)}, &Costs{Links: make([]Link, 1)},
-		&Claims{Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}},
-		&Claims{Subnets: []netip.Prefix{netip.MustParsePrefix("ff00::/8")}},
-		&Claims{Subnets: []netip.Prefix{{}}},
+		&Claims{Gateway: "a\nb"}, &Claims{Active: []string{"\xff"}}, &Claims{Active: make([]string, MaxActive+1)},
 	} {
 		if b, err := c.encode(v); err == nil {
 			t.Errorf("%+v is said as % x", v, b)
@@ -167,11 +162,6 @@ func TestBadEntries(t *testing.T) {
 	n := &names{resolve: few}
 	v, err := c.decode(TopicCandidates, marshal(w), n)
 	if err != nil || n.refused != 6 || len(v.v.(*Candidates).Addrs) != 1 {
-		t.Errorf("%v, %d refused, %v", v.v, n.refused, err)
-	}
-	n = &names{resolve: few}
-	v, err = c.decode(TopicClaims, marshal(wireClaims{Subnets: [][]byte{{10, 0, 0, 0, 8}, {10, 0, 0, 1, 8}, {10, 0, 0, 0, 33}, {}, {10, 8}}}), n)
-	if err != nil || n.refused != 4 || len(v.v.(*Claims).Subnets) != 1 {
 		t.Errorf("%v, %d refused, %v", v.v, n.refused, err)
 	}
 	// What nobody could have meant is refused whole.
@@ -243,7 +233,7 @@ func FuzzDecode(f *testing.F) {
 	for topic, v := range map[Topic]any{
 		TopicSelf: &Self{"v", "g", "n", true, true}, TopicCandidates: &addrs, TopicRelay: &relay,
 		TopicCosts:  &Costs{[]Link{{peerKey(1), 5, true}}},
-		TopicClaims: &Claims{4, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}},
+		TopicClaims: &Claims{"edge-a", 4, []string{"n1", "n2"}},
 	} {
 		b, err := c.encode(v)
 		if err != nil {

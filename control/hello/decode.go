@@ -20,7 +20,7 @@ func (c *codec) decode(t Topic, b []byte, n *names) (v value, err error) {
 	case TopicCosts:
 		v, err = c.decodeCosts(b, n)
 	case TopicClaims:
-		v, err = c.decodeClaims(b, n)
+		v, err = c.decodeClaims(b)
 	default:
 		err = errTopic
 	}
@@ -137,23 +137,14 @@ func (c *codec) decodeCosts(b []byte, n *names) (value, error) {
 	return value{v, unknown}, nil
 }
 
-func (c *codec) decodeClaims(b []byte, n *names) (value, error) {
+func (c *codec) decodeClaims(b []byte) (value, error) {
 	var w wireClaims
 	unknown, err := unmarshal(c, b, &w)
 	if err != nil {
 		return value{}, err
 	}
-	if err := bound("subnets", len(w.Subnets), MaxSubnets); err != nil {
+	if err := validActive(w.Gateway, w.Active); err != nil {
 		return value{}, err
 	}
-	v := &Claims{Epoch: w.Epoch}
-	for _, x := range w.Subnets {
-		p, ok := prefix(x)
-		if !ok {
-			n.refused++
-			continue
-		}
-		v.Subnets = append(v.Subnets, p)
-	}
-	return value{v, unknown}, nil
+	return value{&Claims{Gateway: w.Gateway, Epoch: w.Epoch, Active: w.Active}, unknown}, nil
 }

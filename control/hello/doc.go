@@ -3,8 +3,8 @@
 // it, and it works over a relay, so signalling needs no API server.
 //
 // What a peer says is split into topics, one value per topic: who it is, its
-// candidates, what it wants relayed and the labels it gives, costs, and claimed
-// subnets. A message is one CBOR map (RFC 8949, core deterministic encoding) of
+// candidates, what it wants relayed and the labels it gives, costs, and who
+// carries the subnets of its domain. A message is one CBOR map (RFC 8949, core deterministic encoding) of
 // at most 1,200 bytes:
 //
 //	{1: instance, 2: topic, 3: sequence, 4: part, 5: parts, 6: bytes of the value}
@@ -19,6 +19,10 @@
 //
 // Peers are named by the 80 bits of their overlay address. Map keys and topics
 // that this version does not know are ignored and counted.
+//
+// The nodes of one domain tell each other who is active in it with datagrams of
+// the same form on the same port ([Domain]): plain nodes have no peers, and their
+// keys are known to nobody.
 //
 // The package bounds sizes and rates in both directions and checks the form of
 // every address, prefix and name. Whether the peer may say what it says (that

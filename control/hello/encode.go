@@ -96,15 +96,21 @@ func (c *codec) costs(v Costs) ([]byte, error) {
 }
 
 func (c *codec) claims(v Claims) ([]byte, error) {
-	if err := bound("subnets", len(v.Subnets), MaxSubnets); err != nil {
+	if err := validActive(v.Gateway, v.Active); err != nil {
 		return nil, err
 	}
-	w := wireClaims{Epoch: v.Epoch}
-	for _, p := range v.Subnets {
-		if !validPrefix(p) {
-			return nil, fmt.Errorf("subnet %s: %w", p, errForm)
-		}
-		w.Subnets = append(w.Subnets, appendPrefix(p))
+	return c.enc.Marshal(wireClaims{Epoch: v.Epoch, Gateway: v.Gateway, Active: v.Active})
+}
+
+// validActive checks who is active in a gateway.
+func validActive(gateway string, active []string) error {
+	if err := bound("active nodes", len(active), MaxActive); err != nil {
+		return err
 	}
-	return c.enc.Marshal(w)
+	for _, text := range append([]string{gateway}, active...) {
+		if err := validText(text); err != nil {
+			return err
+		}
+	}
+	return nil
 }

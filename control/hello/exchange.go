@@ -72,8 +72,9 @@ type Exchange struct {
 
 	mu        sync.Mutex
 	peers     map[key.Public]*peer
-	queue     queue // peers that have something to do, by time
-	self      []byte
+	queue     queue  // peers that have something to do, by time
+	self      []byte // said to everybody
+	claims    []byte // likewise
 	sequence  uint64
 	assembled int // bytes of parts that wait for others, of all peers
 }
@@ -145,6 +146,21 @@ func (e *Exchange) SetSelf(s Self) error {
 	return nil
 }
 
+// SetClaims says who carries the subnets of our domain, to every peer.
+func (e *Exchange) SetClaims(v Claims) error {
+	b, err := e.codec.claims(v)
+	if err != nil {
+		return fmt.Errorf("hello: claims: %w", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.claims = b
+	for _, p := range e.peers {
+		e.setLocked(p, TopicClaims, b)
+	}
+	return nil
+}
+
 // SetCandidates says to k how it can reach us. As with the other setters, an
 // equal value changes nothing, and a value out of bounds is refused.
 func (e *Exchange) SetCandidates(k key.Public, v Candidates) error {
@@ -162,12 +178,6 @@ func (e *Exchange) SetRelay(k key.Public, v Relay) error {
 func (e *Exchange) SetCosts(k key.Public, v Costs) error {
 	b, err := e.codec.costs(v)
 	return e.set(k, TopicCosts, b, err)
-}
-
-// SetClaims says to k which subnets we carry.
-func (e *Exchange) SetClaims(k key.Public, v Claims) error {
-	b, err := e.codec.claims(v)
-	return e.set(k, TopicClaims, b, err)
 }
 
 func (e *Exchange) set(k key.Public, t Topic, b []byte, err error) error {
@@ -268,6 +278,9 @@ func (e *Exchange) peerLocked(k key.Public) *peer {
 		e.peers[k] = p
 		if e.self != nil {
 			e.setLocked(p, TopicSelf, e.self)
+		}
+		if e.claims != nil {
+			e.setLocked(p, TopicClaims, e.claims)
 		}
 	}
 	return p

@@ -55,12 +55,12 @@ func TestTwoPeers(t *testing.T) {
 			Labels: []Label{{Peer: peerKey(5), Label: 1<<56 - 1, CostMicros: 9, Via: []key.Public{peerKey(3)}}},
 		}
 		costs := Costs{Links: []Link{{peerKey(3), 20_000, true}, {peerKey(4), 0, false}}}
-		claims := Claims{Epoch: 7, Subnets: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64")}}
+		claims := Claims{Gateway: "gw-a", Epoch: 7, Active: []string{"n1"}}
 		a.must(a.SetSelf(self))
 		a.must(a.SetCandidates(b.key, someCandidates(4500)))
 		a.must(a.SetRelay(b.key, relay))
 		a.must(a.SetCosts(b.key, costs))
-		a.must(a.SetClaims(b.key, claims))
+		a.must(a.SetClaims(claims))
 		time.Sleep(time.Second)
 		if n.count(a) != 0 {
 			t.Error("something was sent to a peer that is not active")
@@ -297,7 +297,7 @@ func TestRestart(t *testing.T) {
 			a.must(a.SetCandidates(b.key, someCandidates(i+1)))
 			time.Sleep(20 * time.Millisecond)
 		}
-		a.must(a.SetClaims(b.key, Claims{Epoch: 1}))
+		a.must(a.SetClaims(Claims{Epoch: 1}))
 		time.Sleep(50 * time.Millisecond)
 		a.stop()
 

@@ -19,6 +19,9 @@ const (
 	TopicCosts
 	TopicClaims
 	topicEnd
+
+	// topicDomain is that of datagrams inside a domain, which no Exchange takes.
+	topicDomain Topic = 15
 )
 
 // String returns the topic's name, for logs.
@@ -41,13 +44,13 @@ func (t Topic) String() string {
 // Bounds on what is said; senders that exceed them get an error, receivers
 // refuse the whole value.
 const (
-	MaxText    = 253 // bytes of each text of Self
-	MaxAddrs   = 64
-	MaxWanted  = 1024
-	MaxLabels  = 1024
-	MaxVia     = 4
-	MaxLinks   = 2048
-	MaxSubnets = 1024
+	MaxText   = 253 // bytes of each text
+	MaxAddrs  = 64
+	MaxWanted = 1024
+	MaxLabels = 1024
+	MaxVia    = 4
+	MaxLinks  = 2048
+	MaxActive = 8
 )
 
 // Self says who the peer is. Texts hold printable characters only.
@@ -123,10 +126,13 @@ type Link struct {
 // Costs are the links that a hub floods.
 type Costs struct{ Links []Link }
 
-// Claims are the subnets that the sender carries, with an epoch.
+// Claims say which nodes carry the subnets of the sender's domain: what the
+// Gateway object says, or, with a higher epoch, what the sender claims since
+// others died. Which subnets that are follows from the object.
 type Claims struct {
+	Gateway string
 	Epoch   uint64
-	Subnets []netip.Prefix // masked
+	Active  []string // names of nodes
 }
 
 // Heard is what a peer said and still says: nil for what it did not, or what is

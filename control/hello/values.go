@@ -70,7 +70,17 @@ type wireCosts struct {
 
 type wireClaims struct {
 	Epoch   uint64   `cbor:"1,keyasint,omitempty"`
-	Subnets [][]byte `cbor:"2,keyasint,omitempty"` // 4 or 16 bytes, length
+	Gateway string   `cbor:"3,keyasint,omitempty"`
+	Active  []string `cbor:"4,keyasint,omitempty"`
+}
+
+type wireDomain struct {
+	Gateway string   `cbor:"1,keyasint,omitempty"`
+	Node    string   `cbor:"2,keyasint,omitempty"`
+	Ask     bool     `cbor:"3,keyasint,omitempty"`
+	Listed  bool     `cbor:"4,keyasint,omitempty"`
+	Epoch   uint64   `cbor:"5,keyasint,omitempty"`
+	Active  []string `cbor:"6,keyasint,omitempty"`
 }
 
 // nameSize is the length of a name: an overlay address without its /48.
@@ -96,7 +106,7 @@ var errName = errors.New("a name has not 10 bytes")
 type names struct {
 	resolve func(overlay netip.Addr) (key.Public, bool)
 	unknown int // entries that name somebody whom nobody knows
-	refused int // entries with an address or prefix that cannot be used
+	refused int // entries with an address that cannot be used
 	err     error
 }
 
@@ -152,25 +162,4 @@ func addrPort(b []byte) (netip.AddrPort, bool) {
 	ip, ok := netip.AddrFromSlice(b[:n])
 	a := netip.AddrPortFrom(ip, uint16(b[n])<<8|uint16(b[n+1]))
 	return a, ok && validCandidate(a)
-}
-
-func appendPrefix(p netip.Prefix) []byte {
-	return append(p.Addr().AsSlice(), byte(p.Bits()))
-}
-
-func prefix(b []byte) (netip.Prefix, bool) {
-	if len(b) < 1 {
-		return netip.Prefix{}, false
-	}
-	n := len(b) - 1
-	ip, ok := netip.AddrFromSlice(b[:n])
-	if !ok {
-		return netip.Prefix{}, false
-	}
-	p := netip.PrefixFrom(ip, int(b[n]))
-	return p, validPrefix(p)
-}
-
-func validPrefix(p netip.Prefix) bool {
-	return p.IsValid() && p == p.Masked() && !p.Addr().Is4In6() && !p.Addr().IsMulticast()
 }

@@ -92,7 +92,7 @@ func TestAllowList(t *testing.T) {
 
 	// Outside: its agent tries all the time, and so do we.
 	for _, hub := range cloud.Agents[:2] {
-		if err := hub.WaitStatus(ctx, counted("wg_drop_total{source_not_allowed}", 5)); err != nil {
+		if err := hub.WaitStatus(ctx, counted("wg_drop_total{source_not_allowed}", 1)); err != nil {
 			t.Error(err)
 		}
 	}
