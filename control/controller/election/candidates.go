@@ -173,10 +173,10 @@ func (w Want) ready(have []*Node) []string {
 			taken = append(taken, n)
 		}
 	}
-	resting = resting[:min(len(resting), max(0, maxPinned-len(taken)))]
 	if len(taken) < 2 || len(taken)+len(resting) < maxChosen {
 		taken = w.fill(taken, maxChosen, func(n *Node) bool { return n.Ready })
 	}
+	resting = resting[:min(len(resting), max(0, maxPinned-len(taken)))]
 	all := slices.Concat(taken, resting)
 	return append(nodeNames(all), w.extra(have, all)...)
 }

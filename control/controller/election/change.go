@@ -75,7 +75,7 @@ func (c Change) String() string {
 // more, so that its successor must not wait.
 func Hard(cause string) bool {
 	switch cause {
-	case CauseOff, CauseReplicas:
+	case CauseOff, CauseSurplus:
 		return false
 	}
 	return !strings.HasPrefix(cause, handedOver)

@@ -190,6 +190,6 @@ func cause(name string, list []Candidate, worst int) string {
 	case list[i].Demerits > worst:
 		return handedOver + list[i].wish(worst)
 	default:
-		return CauseReplicas
+		return CauseSurplus
 	}
 }

@@ -15,7 +15,7 @@ const (
 	CauseNoTraffic = "carries no traffic"
 	CauseNoKey     = "no public key published"
 	CauseUnpinned  = "another node is pinned"
-	CauseReplicas  = "Replicas was lowered"
+	CauseSurplus   = "more were active than Replicas says"
 	CauseOff       = "the mode is off"
 )
 
