@@ -32,6 +32,15 @@
 // [Home] picks. When two Gateways, or two nodes, claim overlapping subnets, the
 // first by name keeps its claim and the other is reported.
 //
+// # Claims
+//
+// When active endpoints die and nobody elects others (a directory of files, an API
+// server that is away), a listed endpoint claims: from an epoch on, which is one
+// higher, these nodes are active ([Claim], made by corax/control/failover). A claim
+// above the object's [v1beta1.AnnotationEpoch] takes the place of who is active by
+// the object; of several the highest epoch wins, then the lower key. It may name
+// listed endpoints only, so what it can move are the subnets of its own domain.
+//
 // # What fails closed
 //
 // A remote subnet whose domain has no carrier now, or that this node has no

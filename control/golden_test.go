@@ -115,6 +115,11 @@ func parseLocal(t *testing.T, node, facts string, s control.Snapshot, names *key
 			s.EnableProxy = value == "on"
 		case "allow":
 			s.AllowSources, _, err = control.ParseAllowList(value)
+		case "claim":
+			f := strings.Fields(value) // gateway, epoch, who, nodes
+			c := control.Claim{Gateway: f[0], From: names.key(f[2]), Active: strings.Split(f[3], ",")}
+			c.Epoch, err = strconv.ParseUint(f[1], 10, 64)
+			l.Claims = append(l.Claims, c)
 		case "port":
 			var n int
 			n, err = strconv.Atoi(value)

@@ -38,6 +38,9 @@ type domain struct {
 	carriers     map[string]*member
 	carrierNames []string // sorted
 	lost         []claim  // subnets of this domain that another one holds
+
+	elected []string // carriers by the object alone, sorted
+	inForce *Claim   // nil: the object is
 }
 
 // node is one entry of status.nodes with a usable address.
@@ -49,7 +52,7 @@ type node struct {
 }
 
 // newMesh reads a snapshot.
-func newMesh(s Snapshot) *mesh {
+func newMesh(s Snapshot, claims []Claim) *mesh {
 	m := &mesh{
 		ofNode: map[string]*domain{}, ofKey: map[key.Public]*member{},
 		enableTunnel: s.EnableTunnel, enableProxy: s.EnableProxy,
@@ -66,6 +69,7 @@ func newMesh(s Snapshot) *mesh {
 	}
 	for _, d := range m.domains {
 		m.elect(d)
+		m.claimed(d, claims)
 		m.findCarriers(d)
 		m.readReach(d)
 	}

@@ -24,6 +24,9 @@ type Local struct {
 	// TunnelPort is the agent's tunnel port, which peers of the same domain are
 	// taken to use too; zero means 4500.
 	TunnelPort uint16
+	// Claims are what listed endpoints claim at present, this node's own claim
+	// among them, in any order. Those that the objects do not allow are left out.
+	Claims []Claim
 }
 
 // Role is what a node is in its domain.
@@ -70,6 +73,8 @@ type Desired struct {
 	// Carriers are the gateway nodes that this node can send through, by node
 	// name; empty on a node that is one.
 	Carriers []Carrier
+	// Domain is that of this node; nil when it takes no part in tunnel mode.
+	Domain *Domain
 	// Problems are those of the snapshot, those between objects, and those
 	// between the objects and this host; sorted, without repetitions.
 	Problems []Problem
@@ -90,6 +95,6 @@ func Plan(s Snapshot, l Local) Desired {
 	p.sort()
 	return Desired{
 		Role: p.role(), Gateway: p.cfg.Self.Gateway, Config: p.cfg,
-		Carriers: p.carriers(), Problems: SortProblems(slices.Concat(s.Problems, p.mesh.problems, p.problems)),
+		Carriers: p.carriers(), Domain: p.describe(), Problems: SortProblems(slices.Concat(s.Problems, p.mesh.problems, p.problems)),
 	}
 }

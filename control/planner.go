@@ -34,7 +34,7 @@ type remote struct {
 }
 
 func newPlanner(s Snapshot, l Local) *planner {
-	p := &planner{mesh: newMesh(s), local: l}
+	p := &planner{mesh: newMesh(s, l.Claims), local: l}
 	if p.local.LinkMTU <= 0 {
 		p.local.LinkMTU = defaultLinkMTU
 	}

@@ -22,6 +22,10 @@ func render(d control.Desired, names *keyNames) string {
 	for _, s := range self.Subnets {
 		fmt.Fprintf(b, "subnet %s\n", s)
 	}
+	if c := d.Domain; c != nil && c.Claim != nil {
+		fmt.Fprintf(b, "claim epoch=%d from=%s active=%s instead of %s epoch=%d\n",
+			c.Claim.Epoch, c.Claim.From, strings.Join(c.Claim.Active, ","), strings.Join(c.Active, ","), c.Epoch)
+	}
 	for _, c := range d.Carriers {
 		fmt.Fprintf(b, "carrier %s %s %s home=%t\n", c.Node, c.Addr, c.Overlay, c.Home)
 	}

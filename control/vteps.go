@@ -10,7 +10,8 @@ import (
 // planVTEPs lists the nodes of the domain that this one speaks VXLAN with. A
 // carrier hears from every node, and from each only its own pods. Any other
 // node hears from the carriers, and from them the other domains. A standby does
-// both, so that it can take over without a moment in which it knows nobody.
+// both, so that it can take over without a moment in which it knows nobody; and
+// every node speaks with every listed endpoint, which may become its home.
 func (p *planner) planVTEPs() {
 	if !p.on {
 		return
@@ -24,8 +25,10 @@ func (p *planner) planVTEPs() {
 		switch {
 		case !p.carrier() && p.domain.carriers[n.name] != nil:
 			v.Sources = p.remotePrefixes()
-		case !p.carrier() && p.member == nil:
+		case !p.carrier() && p.member == nil && (e == nil || e.key.IsZero()):
 			continue
+		case !p.carrier() && p.member == nil:
+			v.Sources = nil // for what it says of itself
 		}
 		if e != nil && p.overVXLAN(e) {
 			v.Overlay = e.key.Overlay()
@@ -36,12 +39,16 @@ func (p *planner) planVTEPs() {
 
 // overVXLAN reports whether a member's overlay address is reached by VXLAN: in
 // the own domain, between a carrier and a node that is none (see the package
-// documentation).
+// documentation). Claims change nothing of that: who has not heard of one must
+// still be reached the way that he expects.
 func (p *planner) overVXLAN(e *member) bool {
 	if !p.on || e.domain != p.domain || e.key.IsZero() || p.domain.nodeNamed[e.node] == nil {
 		return false
 	}
-	return p.neighbour(p.domain.nodeNamed[e.node]) && p.carrier() != (p.domain.carriers[e.node] != nil)
+	if !p.neighbour(p.domain.nodeNamed[e.node]) {
+		return false
+	}
+	return p.member == nil || p.domain.wasElected(p.local.Node) != p.domain.wasElected(e.node)
 }
 
 // neighbour reports whether n is another node, at another address: Gateway

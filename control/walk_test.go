@@ -21,12 +21,13 @@ type host struct {
 }
 
 // randomMesh makes domains without mistakes: several active endpoints, standbys,
-// hubs and edges, the same LAN in every other domain. When status is false the
+// claims, hubs and edges, the same LAN in every other domain. When status is false the
 // agents have to elect.
 func randomMesh(r *rand.Rand) (control.Snapshot, []*host) {
 	s := control.Snapshot{EnableTunnel: true, EnableProxy: r.IntN(2) == 0}
 	var hosts []*host
 	status := r.IntN(2) == 0
+	var claims []control.Claim
 	for d := range 2 + r.IntN(4) {
 		g := v1beta1.Gateway{Metadata: v1beta1.ObjectMeta{Name: fmt.Sprintf("d%d", d)}}
 		nodes := 1 + r.IntN(6)
@@ -60,8 +61,15 @@ func randomMesh(r *rand.Rand) (control.Snapshot, []*host) {
 			}
 		}
 		s.Gateways = append(s.Gateways, g)
+		if r.IntN(2) == 0 {
+			n := r.IntN(listed) // a listed endpoint has taken over alone
+			claims = append(claims, control.Claim{
+				Gateway: g.Metadata.Name, Epoch: 1, From: key.Public{1, byte(d), byte(n)}, Active: []string{fmt.Sprintf("d%dn%d", d, n)},
+			})
+		}
 	}
 	for _, h := range hosts {
+		h.local.Claims = claims
 		h.plan = control.Plan(s, h.local)
 	}
 	return s, hosts

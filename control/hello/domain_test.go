@@ -1,6 +1,7 @@
 package hello
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -42,7 +43,11 @@ func TestDomainRefused(t *testing.T) {
 	c := domainCodec(t)
 	long := strings.Repeat("x", MaxText+1)
 	for _, d := range []Domain{
-		{Gateway: long}, {Node: long}, {Node: "a\nb"}, {Active: []string{long}}, {Active: make([]string, MaxActive+1)},
+		{Gateway: long},
+		{Node: long},
+		{Node: "a\nb"},
+		{Active: []string{long}},
+		{Active: make([]string, MaxActive+1)},
 		{Active: slices.Repeat([]string{strings.Repeat("x", MaxText)}, MaxActive)}, // no datagram holds it
 	} {
 		if b, err := c.Encode(d); err == nil {
@@ -75,7 +80,7 @@ func TestDomainApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := c.codec.parse(b); err != errTopic {
+	if _, _, err := c.codec.parse(b); !errors.Is(err, errTopic) {
 		t.Errorf("an Exchange takes it: %v", err)
 	}
 	value, err := c.codec.self(Self{Node: "n1"})
