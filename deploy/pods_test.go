@@ -142,7 +142,9 @@ func checkPod(t *testing.T, o *object, pod *podSpec, netAdmin bool, state string
 // TestEveryNodeHasOneAgent: the two DaemonSets part the nodes between them.
 func TestEveryNodeHasOneAgent(t *testing.T) {
 	nodes := []map[string]string{
-		{}, {"raven.openyurt.io/gateway": "cloud"}, {"raven.openyurt.io/gateway": "hangzhou"},
+		{},
+		{"raven.openyurt.io/gateway": "cloud"},
+		{"raven.openyurt.io/gateway": "hangzhou"},
 		{"raven.openyurt.io/gateway": "cloud", "openyurt.io/is-edge-worker": "true"},
 	}
 	for _, dir := range flavours[:3] {

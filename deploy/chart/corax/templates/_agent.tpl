@@ -35,9 +35,11 @@ spec:
       app.kubernetes.io/component: {{ .component }}
       {{- end }}
   updateStrategy:
-    type: RollingUpdate
+    type: {{ $values.updateStrategy }}
+    {{- if eq $values.updateStrategy "RollingUpdate" }}
     rollingUpdate:
       maxUnavailable: {{ .maxUnavailable }}
+    {{- end }}
   template:
     metadata:
       labels:
