@@ -22,10 +22,16 @@ func hold(ctx context.Context, l resourcelock.Interface, d time.Duration) error 
 	defer tick.Stop()
 	var seen []byte
 	var since time.Time
+	holder := ""
 	for {
 		record, raw, err := l.Get(ctx)
-		if err != nil && !apierrors.IsNotFound(err) {
+		switch {
+		case err != nil && ctx.Err() != nil && holder != "":
+			return fmt.Errorf("%w (%s)", errBusy, holder)
+		case err != nil && !apierrors.IsNotFound(err):
 			return err
+		case err == nil:
+			holder = record.HolderIdentity
 		}
 		if err == nil && !bytes.Equal(raw, seen) {
 			seen, since = raw, time.Now()
@@ -39,7 +45,7 @@ func hold(ctx context.Context, l resourcelock.Interface, d time.Duration) error 
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w (%s)", errBusy, record.HolderIdentity)
+			return fmt.Errorf("%w (%s)", errBusy, holder)
 		case <-tick.C:
 		}
 	}
