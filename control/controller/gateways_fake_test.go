@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
@@ -39,6 +43,8 @@ type world struct {
 	// server has it, or, with killAfter, before it hears of it. Zero: never.
 	killAt    int
 	killAfter bool
+	// refuse makes the API server find every JSON patch invalid.
+	refuse bool
 	// hidden makes reads fail, as when the API server is away.
 	hidden bool
 }
@@ -67,7 +73,17 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 				return c.List(ctx, o, opts...)
 			},
 			Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-				return w.write("patch "+o.GetName(), func() error { return c.Patch(ctx, o, p, opts...) })
+				return w.write("patch "+o.GetName(), func() error {
+					if w.refuse && p.Type() == types.JSONPatchType {
+						return apierrors.NewInvalid(gateway.GroupVersionKind().GroupKind(), o.GetName(), nil)
+					}
+					err := c.Patch(ctx, o, p, opts...)
+					if s := apierrors.APIStatus(nil); err != nil && !errors.As(err, &s) && p.Type() == types.JSONPatchType {
+						// A test that failed, as the real one answers it.
+						return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "patch", schema.GroupResource{}, o.GetName(), err.Error(), 0, false)
+					}
+					return err
+				})
 			},
 			SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
 				return w.write(sub+" "+o.GetName(), func() error { return c.SubResource(sub).Patch(ctx, o, p, opts...) })

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -270,6 +271,99 @@ func TestGatewayStatusIsCoalesced(t *testing.T) {
 	})
 }
 
+func TestGatewayFailoverIsNotCoalesced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := up(t, ourGateway("pool", "pool/pool"))
+		down := func(name string) {
+			change(w, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, func(n *corev1.Node) {
+				n.Status.Conditions[0].Status = corev1.ConditionUnknown
+			})
+		}
+		w.once("pool")
+		w.writes = nil
+		change(w, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "c"}}, func(n *corev1.Node) { n.Spec.PodCIDRs = nil })
+		time.Sleep(statusGap)
+		w.once("pool")
+		if len(w.writes) != 1 {
+			t.Fatalf("writes: %v", w.writes)
+		}
+		time.Sleep(time.Second / 2)
+		down("a")
+		w.once("pool")
+		check(t, w, "pool", "listed a,b,c tunnel b proxy b epoch 2")
+		// Whoever flaps does not make us write without end.
+		time.Sleep(time.Second / 2)
+		down("b")
+		if res := w.once("pool"); res.RequeueAfter != 3*time.Second/2 {
+			t.Errorf("the next one has to wait %v", res.RequeueAfter)
+		}
+		w.settle("pool")
+		check(t, w, "pool", "listed a,b,c tunnel c proxy c epoch 3")
+	})
+}
+
+// settled is how long a hand-over takes at most.
+const settled = 20 * time.Second
+
+// oldCache is a client whose cache still has an old Gateway.
+type oldCache struct {
+	client.Client
+	old *gateway.Gateway
+}
+
+func (c *oldCache) Get(ctx context.Context, k client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	if g, ok := o.(*gateway.Gateway); ok {
+		c.old.DeepCopyInto(g)
+		return nil
+	}
+	return c.Client.Get(ctx, k, o, opts...)
+}
+
+func TestGatewayWithAnOldCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := ourGateway("pool", "pool/pool")
+		w := newWorld(t, g, readyNode("a", "pool", 1), readyNode("b", "pool", 2))
+		olds := []*gateway.Gateway{w.mustHave("pool")}
+		note := func() { olds = append(olds, w.mustHave("pool")) }
+		w.settle("pool")
+		w.publish("pool", "a", "b")
+		w.settle("pool")
+		note()
+		change(w, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, func(n *corev1.Node) { n.Spec.Unschedulable = true })
+		time.Sleep(statusGap)
+		w.once("pool")
+		note()
+		w.settle("pool")
+		want := w.get("pool")
+		for i, old := range olds {
+			w.r.client = &oldCache{w.api, old}
+			w.once("pool")
+			time.Sleep(settled) // of whom the old version calls active
+			if res := w.once("pool"); res.RequeueAfter != staleRetry {
+				t.Errorf("version %d (%s): comes back after %v", i, summaryOf(old), res.RequeueAfter)
+			}
+			if d := cmp.Diff(want, w.get("pool")); d != "" {
+				t.Errorf("version %d: an old cache changed the Gateway (-want +got)\n%s", i, d)
+			}
+		}
+	})
+}
+
+func TestGatewayThatCannotBeListedStillFailsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := up(t, ourGateway("pool", "pool/pool"))
+		w.refuse = true // any change of spec
+		change(w, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, func(n *corev1.Node) {
+			n.Labels[v1beta1.LabelGateway] = "other"
+			n.Status.Conditions[0].Status = corev1.ConditionUnknown
+		})
+		if _, err := w.r.Reconcile(t.Context(), request("pool")); err == nil {
+			t.Error("nobody hears that the list is refused")
+		}
+		check(t, w, "pool", "listed a,b,c tunnel b proxy b epoch 2")
+	})
+}
+
 func TestGatewaySwitches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := up(t, ourGateway("pool", "pool/pool"))
@@ -321,7 +415,7 @@ func TestGatewayIsLeftToAnotherController(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := ourGateway("pool", "pool/pool")
 		now := metav1.Now()
-		g.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: foreignManager, APIVersion: v1beta1.APIVersion, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte("{}")}, Operation: metav1.ManagedFieldsOperationUpdate, Time: &now}}
+		g.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: foreignManager, APIVersion: v1beta1.APIVersion, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1("{}"), Operation: metav1.ManagedFieldsOperationUpdate, Time: &now}}
 		w := newWorld(t, g, readyNode("a", "pool", 1))
 		w.r.guard = newGuard(w.api, events.NewFakeRecorder(10), Config{Log: w.r.log})
 		if res := w.once("pool"); res.RequeueAfter <= 0 || len(w.writes) > 0 {

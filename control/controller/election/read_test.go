@@ -88,15 +88,21 @@ func TestReadLease(t *testing.T) {
 		}, nil, Lease{Renewed: at, Duration: 6 * time.Second}},
 		{"held: an old reason does not count", coordinationv1.LeaseSpec{HolderIdentity: text("n")}, why, Lease{Duration: defaultDuration}},
 		{
-			"released", coordinationv1.LeaseSpec{HolderIdentity: text(""), LeaseDurationSeconds: number(6)}, why,
+			"released",
+			coordinationv1.LeaseSpec{HolderIdentity: text(""), LeaseDurationSeconds: number(6)},
+			why,
 			Lease{Released: true, Reason: "device down", Duration: 6 * time.Second},
 		},
 		{
-			"impossible durations", coordinationv1.LeaseSpec{HolderIdentity: text("n"), LeaseDurationSeconds: number(-1)}, nil,
+			"impossible durations",
+			coordinationv1.LeaseSpec{HolderIdentity: text("n"), LeaseDurationSeconds: number(-1)},
+			nil,
 			Lease{Duration: defaultDuration},
 		},
 		{
-			"nobody may be silent for days", coordinationv1.LeaseSpec{HolderIdentity: text("n"), LeaseDurationSeconds: number(1 << 30)}, nil,
+			"nobody may be silent for days",
+			coordinationv1.LeaseSpec{HolderIdentity: text("n"), LeaseDurationSeconds: number(1 << 30)},
+			nil,
 			Lease{Duration: maxDuration},
 		},
 	} {

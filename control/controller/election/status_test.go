@@ -178,8 +178,10 @@ func TestEpoch(t *testing.T) {
 		{name: "the same", annotations: map[string]string{v1beta1.AnnotationEpoch: "7", v1beta1.AnnotationEpochOf: mark(ab)}, active: ab},
 		{
 			name: "the same in another order, with other values", active: []v1beta1.Endpoint{
-				{NodeName: "b", Type: "proxy"}, {NodeName: "a", Type: "proxy", PublicIP: "192.0.2.1"},
-				{NodeName: "b", Type: "tunnel"}, {NodeName: "a", Type: "tunnel", Port: 1},
+				{NodeName: "b", Type: "proxy"},
+				{NodeName: "a", Type: "proxy", PublicIP: "192.0.2.1"},
+				{NodeName: "b", Type: "tunnel"},
+				{NodeName: "a", Type: "tunnel", Port: 1},
 			},
 			annotations: map[string]string{v1beta1.AnnotationEpoch: "7", v1beta1.AnnotationEpochOf: mark(ab)},
 		},
