@@ -52,7 +52,7 @@ func addDomains(m manager.Manager, cfg Config, g *guard) error {
 	if err != nil {
 		return err
 	}
-	pools := &nodePools{discovery: asks, cache: m.GetCache(), log: cfg.Log, now: time.Now}
+	pools := &nodePools{resources: asks.ServerResourcesForGroupVersion, cache: m.GetCache(), log: cfg.Log, now: time.Now}
 	r := &domains{
 		client: m.GetClient(), events: m.GetEventRecorder(name), guard: g, log: cfg.Log,
 		config: domain.Config{

@@ -7,9 +7,9 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/discovery"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -35,7 +35,8 @@ func poolVersions() []schema.GroupVersion {
 // nodePools reads NodePools as long as the cluster has them. It is used by one
 // goroutine.
 type nodePools struct {
-	discovery discovery.ServerResourcesInterface
+	// resources lists what the API server has of a version, as discovery does.
+	resources func(version string) (*metav1.APIResourceList, error)
 	cache     cache.Cache
 	watch     func(*unstructured.Unstructured) error // begins to reconcile on their changes
 	log       *slog.Logger
@@ -79,6 +80,7 @@ func (p *nodePools) discover(ctx context.Context) error {
 	switch {
 	case err != nil && known: // an API server that does not answer removes nothing
 		p.log.Debug("NodePools could not be looked up", "err", err)
+		p.asked = p.now()
 		return nil
 	case err != nil:
 		return fmt.Errorf("look up NodePools: %w", err)
@@ -105,7 +107,7 @@ func (p *nodePools) discover(ctx context.Context) error {
 // served returns the newest version that the API server has NodePools in.
 func (p *nodePools) served() (schema.GroupVersion, error) {
 	for _, version := range poolVersions() {
-		list, err := p.discovery.ServerResourcesForGroupVersion(version.String())
+		list, err := p.resources(version.String())
 		if apierrors.IsNotFound(err) {
 			continue
 		}
