@@ -83,7 +83,7 @@ func TestHostileWireGuard(t *testing.T) {
 	f.await(t, f.hub(), 20*time.Second, pathKind(edgeName, "direct"))
 	before := f.status(f.hub()).Peer(edgeName)
 	edgeAt := netip.MustParseAddrPort(before.Path.Endpoint)
-	initiation, data := replays(t, wan)
+	initiation, data := replays(ctx, t, wan)
 	for _, tt := range []struct {
 		name, reason string
 		from         netip.AddrPort
@@ -137,20 +137,28 @@ func TestHostileWireGuard(t *testing.T) {
 }
 
 // replays picks an initiation and a small data message out of what an edge sent.
-func replays(t *testing.T, c *lab.Capture) (initiation, data []byte) {
+func replays(ctx context.Context, t *testing.T, c *lab.Capture) (initiation, data []byte) {
 	t.Helper()
-	for _, f := range c.Frames() {
-		switch b := f.Data[wgHeaders:]; {
-		case len(b) == 148 && b[0] == 1:
-			initiation = b
-		case b[0] == 4 && len(b) > 41:
-			data = b
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for { // what was sent before the path was direct may have gone by TLS
+		for _, f := range c.Frames() {
+			switch b := f.Data[wgHeaders:]; {
+			case len(b) == 148 && b[0] == 1:
+				initiation = b
+			case b[0] == 4 && len(b) > 41:
+				data = b
+			}
+		}
+		if initiation != nil && data != nil {
+			return initiation, data
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("captured: initiation %t, data %t", initiation != nil, data != nil)
 		}
 	}
-	if initiation == nil || data == nil {
-		t.Fatalf("captured: initiation %t, data %t", initiation != nil, data != nil)
-	}
-	return initiation, data
 }
 
 // startFlood sends datagrams in turn, from many addresses, until stop is called,
