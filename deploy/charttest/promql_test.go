@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/VictoriaMetrics/metricsql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"sigs.k8s.io/yaml"
 )
 
@@ -66,7 +66,7 @@ func TestExpressions(t *testing.T) {
 		t.Errorf("only %d", len(all))
 	}
 	for where, expr := range all {
-		if _, err := metricsql.Parse(expr); err != nil {
+		if _, err := parser.NewParser(parser.Options{}).ParseExpr(expr); err != nil {
 			t.Errorf("%s: %v", where, err)
 		}
 	}
