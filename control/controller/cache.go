@@ -75,7 +75,7 @@ func labelledByUs(n *corev1.Node) bool {
 func holdsGateway(e metav1.ManagedFieldsEntry) bool {
 	const label = "f:" + v1beta1.LabelGateway
 	// Most sets are those of the kubelet, large and without it.
-	if e.FieldsV1 == nil || !bytes.Contains(e.FieldsV1.Raw, []byte(label)) {
+	if e.FieldsV1 == nil || !bytes.Contains(e.FieldsV1.GetRawBytes(), []byte(label)) {
 		return false
 	}
 	var set struct {
@@ -83,7 +83,7 @@ func holdsGateway(e metav1.ManagedFieldsEntry) bool {
 			Labels map[string]json.RawMessage `json:"f:labels"`
 		} `json:"f:metadata"`
 	}
-	if json.Unmarshal(e.FieldsV1.Raw, &set) != nil {
+	if json.Unmarshal(e.FieldsV1.GetRawBytes(), &set) != nil {
 		return false
 	}
 	_, ok := set.Metadata.Labels[label]
