@@ -30,10 +30,12 @@ const (
 type AgentConfig struct {
 	Node     string     // --node-name; empty means the host's name
 	NodeIP   netip.Addr // --node-ip
-	Gateways string     // --gateways
-	Args     []string   // further arguments
-	Env      []string   // further environment, NAME=value
-	Binary   string     // empty means Corax()
+	Gateways string     // --gateways; empty with a Kubeconfig
+	// Kubeconfig is --kubeconfig: the Gateway objects come from a cluster.
+	Kubeconfig string
+	Args       []string // further arguments
+	Env        []string // further environment, NAME=value
+	Binary     string   // empty means Corax()
 	// Attr is how the process is started, as another user for example, who then
 	// needs access to its files. Zero means as the lab's own processes.
 	Attr syscall.SysProcAttr
@@ -99,7 +101,12 @@ func (a *Agent) Key(ctx context.Context) (string, error) {
 func (a *Agent) Start() error {
 	args := []string{
 		"agent", "--node-name", a.cfg.Node, "--node-ip", a.cfg.NodeIP.String(),
-		"--gateways", a.cfg.Gateways, "--state-dir", a.StateDir(), "--socket", a.Socket(),
+		"--state-dir", a.StateDir(), "--socket", a.Socket(),
+	}
+	if a.cfg.Kubeconfig != "" {
+		args = append(args, "--kubeconfig", a.cfg.Kubeconfig)
+	} else {
+		args = append(args, "--gateways", a.cfg.Gateways)
 	}
 	cmd := exec.Command(a.cfg.Binary, append(args, a.cfg.Args...)...)
 	cmd.Env = append(os.Environ(), a.cfg.Env...)

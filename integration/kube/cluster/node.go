@@ -21,6 +21,7 @@ type Node struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	IPs         []netip.Addr // InternalIP addresses
+	External    []netip.Addr // ExternalIP addresses
 	Hostname    string       // empty means Name
 	PodCIDRs    []netip.Prefix
 	NotReady    bool
@@ -36,6 +37,9 @@ func (n Node) object() *corev1.Node {
 	}
 	for _, ip := range n.IPs {
 		o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip.String()})
+	}
+	for _, ip := range n.External {
+		o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: ip.String()})
 	}
 	hostname := n.Hostname
 	if hostname == "" {
