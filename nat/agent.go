@@ -33,8 +33,8 @@ const (
 	maxProbes = 5000
 )
 
-// Config says what an Agent works with. All but Log, STUN, Changed, Listen,
-// Allowed and Open are required.
+// Config says what an Agent works with. All but Log, STUN, Claimed, Changed,
+// Listen, Allowed and Open are required.
 type Config struct {
 	Log     *slog.Logger
 	Private key.Private
@@ -49,6 +49,9 @@ type Config struct {
 	Gateways func() []netip.Addr
 	// STUN returns the servers to ask beside the hubs; nil: none.
 	STUN func() []netip.AddrPort
+	// Claimed is told when a peer of another domain says something else about who
+	// carries the subnets of its domain; nil: nothing any more. It must not block.
+	Claimed func(key.Public, *hello.Claims)
 	// Changed is called when the MTU of some path is another. It must not block.
 	Changed func()
 	// Listen opens the listener of the TLS fallback, when this node is a hub;
@@ -118,6 +121,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.Allowed == nil {
 		cfg.Allowed = func(netip.Addr) bool { return true }
+	}
+	if cfg.Claimed == nil {
+		cfg.Claimed = func(key.Public, *hello.Claims) {}
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}

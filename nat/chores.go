@@ -38,10 +38,12 @@ func (a *Agent) chores(now time.Time) {
 			a.settle(p, now)
 		}
 		a.retire(p, now)
+		a.listen(p)
 		if p.parked && p.active() {
 			a.unpark(p)
 		}
 	}
+	a.callStandbys(now)
 	a.tellMTUs()
 	refused := a.book.Counters()
 	a.bookCounters.Store(&refused)

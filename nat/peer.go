@@ -47,6 +47,10 @@ type peer struct {
 	calls    uint32
 	told     *hello.Candidates // the last one that was read
 	costs    *hello.Costs
+	claims   *hello.Claims // as others were told
+
+	silence  int       // chores in which its path was not proven, in a row
+	standing time.Time // when it was last called for the sake of its gateway
 
 	// What we tell it.
 	candidates hello.Candidates

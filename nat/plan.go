@@ -20,6 +20,9 @@ type Plan struct {
 	Forbidden []netip.Prefix
 	// MaxMTU is the largest inner MTU in bytes.
 	MaxMTU int
+	// Claims is what every peer is told of who carries the subnets of our domain;
+	// nil: nothing.
+	Claims *hello.Claims
 }
 
 // Self is this node.
@@ -84,6 +87,9 @@ func (a *Agent) apply(p *Plan) {
 	})
 	if old.Self != p.Self {
 		a.sayWho()
+	}
+	if p.Claims != nil {
+		a.check("claims", a.hello.SetClaims(*p.Claims))
 	}
 	a.book.SetRelaying(p.Self.Hub && p.Self.Relay)
 	known := maps.Clone(named)
@@ -152,6 +158,7 @@ func (a *Agent) dropPeer(p *peer) {
 	a.book.Ask(p.Key, nil)
 	a.book.Gone(time.Now(), p.Key)
 	a.hello.Forget(p.Key)
+	a.claimed(p, nil)
 	delete(a.byProbeID, p.probeID)
 }
 

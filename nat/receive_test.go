@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/time/rate"
 
+	"corax/control/hello"
 	"corax/dataplane/key"
 	"corax/nat/stream"
 	"corax/nat/stun"
@@ -217,12 +218,12 @@ func TestAnswers(t *testing.T) {
 		var label uint64
 		a.in(func(g *Agent) { label = g.book.Relays(b.key)[0].Label })
 		check("a probe over a relay", a.take(Datagram{From: stranger, Via: hub.key, Peer: b.key, Label: label, Data: probeFor(t, a, b, nil)}),
-			Path{Via: hub.key, Label: label}, stun.KindAnswer, netip.AddrPortFrom(b.key.Overlay(), Port))
+			Path{Via: hub.key, Label: label}, stun.KindAnswer, netip.AddrPortFrom(b.key.Overlay(), hello.Port))
 
 		conn := new(stream.Conn)
 		a.dev.dry = true
 		check("a probe over a stream", a.take(Datagram{Stream: conn, Peer: hub.key, Data: probeFor(t, a, hub, nil)}),
-			Path{Stream: conn}, stun.KindAnswer, netip.AddrPortFrom(hub.key.Overlay(), Port))
+			Path{Stream: conn}, stun.KindAnswer, netip.AddrPortFrom(hub.key.Overlay(), hello.Port))
 
 		check("a plain request", hub.take(Datagram{From: stranger, Local: hub.addr, Data: stun.AppendRequest(nil, newTx(), stun.RequestOptions{})}),
 			Path{To: stranger, Local: hub.addr}, stun.KindResponse, stranger)
@@ -233,7 +234,7 @@ func TestAnswers(t *testing.T) {
 		// Who is not known by its probe id yet is known by the relay.
 		a.in(func(g *Agent) { delete(g.byProbeID, b.agent.probeID) })
 		check("a probe of a relayed peer that told nothing", a.take(Datagram{From: stranger, Via: hub.key, Peer: b.key, Data: probeFor(t, a, b, nil)}),
-			Path{Via: hub.key, Label: label}, stun.KindAnswer, netip.AddrPortFrom(b.key.Overlay(), Port))
+			Path{Via: hub.key, Label: label}, stun.KindAnswer, netip.AddrPortFrom(b.key.Overlay(), hello.Port))
 	})
 }
 

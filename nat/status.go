@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"corax/control/hello"
 	"corax/dataplane/key"
 	"corax/nat/path"
 	"corax/nat/portmap"
@@ -250,6 +249,3 @@ func (a *Agent) Problems() []string {
 	}
 	return nil
 }
-
-// Port is the hello port on overlay addresses.
-const Port = hello.Port

@@ -99,6 +99,9 @@ func (a *Agent) heard(p *peer, topics uint32) {
 	if topics&(1<<hello.TopicRelay) != 0 {
 		a.heardRelay(p, h.Relay, now)
 	}
+	if topics&(1<<hello.TopicClaims) != 0 {
+		a.claimed(p, h.Claims)
+	}
 }
 
 func (a *Agent) heardCandidates(p *peer, c *hello.Candidates) {

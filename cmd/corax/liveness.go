@@ -39,6 +39,9 @@ type target struct {
 type liveness struct {
 	ping    func(ctx context.Context, addr netip.Addr) (time.Duration, error)
 	targets func() []target
+	// rounded, when not nil, is called when all pings of a round were answered or
+	// given up.
+	rounded func()
 
 	mu    sync.Mutex
 	alive map[netip.Addr]*alive
@@ -94,6 +97,9 @@ func (l *liveness) round(ctx context.Context, now time.Time) {
 		})
 	}
 	_ = g.Wait() // the goroutines return no error
+	if l.rounded != nil {
+		l.rounded()
+	}
 }
 
 func (l *liveness) forgetOthers(targets []target) {

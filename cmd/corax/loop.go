@@ -31,10 +31,11 @@ const (
 type inbox struct {
 	snapshots chan control.Snapshot
 	pokes     chan struct{}
+	rounds    chan struct{}
 }
 
 func newInbox() inbox {
-	return inbox{snapshots: make(chan control.Snapshot, 1), pokes: make(chan struct{}, 1)}
+	return inbox{snapshots: make(chan control.Snapshot, 1), pokes: make(chan struct{}, 1), rounds: make(chan struct{}, 1)}
 }
 
 // put replaces the waiting snapshot. Only one goroutine calls it.
@@ -54,12 +55,21 @@ func (b inbox) poke() {
 	}
 }
 
+// round tells that everybody who should be was pinged.
+func (b inbox) round() {
+	select {
+	case b.rounds <- struct{}{}:
+	default:
+	}
+}
+
 // view is what the control loop shows: immutable once stored.
 type view struct {
 	have     bool // a snapshot has been applied
 	plan     control.Desired
 	tunnel   *tunnel // nil while the tunnel port is closed
 	problems []string
+	claim    *control.Claim // our own, as the plan had it
 }
 
 // loop is the state of the control loop; one goroutine owns it.
@@ -77,6 +87,7 @@ type loop struct {
 	opened   time.Time  // when the tunnel was
 	entry    kube.Entry // as the cluster was told
 	natAsked time.Time  // when the NAT type was looked at
+	takeover takeover
 }
 
 func newLoop(dir string, log *slog.Logger) loop {
@@ -106,6 +117,10 @@ func (a *agent) control(ctx context.Context) error {
 		case l.snapshot = <-a.inbox.snapshots:
 			l.have = true
 		case <-a.inbox.pokes:
+		case <-a.inbox.rounds:
+			if !a.failover(time.Now()) {
+				continue
+			}
 		case now := <-second.C:
 			a.lookAround(now)
 			if !l.tunnel.dead() && now.Sub(healed) < healEvery && (!l.retry || now.Sub(tried) < retryEvery) {
@@ -124,6 +139,8 @@ func (a *agent) control(ctx context.Context) error {
 func (a *agent) apply(ctx context.Context) {
 	l := &a.loop
 	local, problems := a.local()
+	local.Claims = a.claims()
+	claim := l.takeover.machine.Claim()
 	plan := control.Plan(a.switched(l.snapshot), local)
 	for _, p := range plan.Problems {
 		problems = append(problems, p.String())
@@ -133,6 +150,7 @@ func (a *agent) apply(ctx context.Context) {
 			problems = append(problems, err.Error())
 		}
 	}
+	problems = append(problems, a.planned(plan)...)
 	problems = append(problems, a.resolve(plan.Config)...)
 	a.applyAllow(plan.Config.Allow)
 	a.limitMTU(plan.Config)
@@ -149,7 +167,9 @@ func (a *agent) apply(ctx context.Context) {
 	if tunnel != nil {
 		// After the fabric: only then what comes from an overlay address is the
 		// peer's.
-		tunnel.nat.SetPlan(a.natPlan(plan.Config))
+		p := a.natPlan(plan.Config)
+		p.Claims = a.said(plan)
+		tunnel.nat.SetPlan(p)
 		problems = append(problems, tunnel.nat.Problems()...)
 	}
 	problems = append(problems, a.applyHost(ctx, plan.Config)...)
@@ -163,7 +183,7 @@ func (a *agent) apply(ctx context.Context) {
 	if old := a.view.Load(); !old.have || old.plan.Role != plan.Role || old.plan.Gateway != plan.Gateway {
 		a.log.Info("role changed", "role", plan.Role, "gateway", plan.Gateway)
 	}
-	a.view.Store(&view{have: true, plan: plan, tunnel: tunnel, problems: problems})
+	a.view.Store(&view{have: true, plan: plan, tunnel: tunnel, problems: problems, claim: claim})
 }
 
 // applyTunnel opens or closes the tunnel port and sets its peers.
@@ -384,6 +404,9 @@ func (a *agent) remember(now time.Time) {
 	l.memory.Proven = proven
 	if now.After(l.memory.Clock) {
 		l.memory.Clock = now
+		if c := l.memory.Claim; c != nil {
+			c.At = now
+		}
 		delete(l.notes, "clock")
 	}
 	l.saved = proven // also when it fails: saveDue asks again

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"corax/control"
 	"corax/dataplane/key"
 )
 
@@ -29,6 +30,16 @@ type memory struct {
 	Clock time.Time `json:"clock"`
 	// Proven holds the last proven address by public key.
 	Proven map[key.Public]netip.AddrPort `json:"proven"`
+	// Claim is this node's own; nil: it has none.
+	Claim *savedClaim `json:"claim,omitempty"`
+}
+
+// savedClaim is a claim, and what the Gateway object said when it was made.
+type savedClaim struct {
+	Claim  control.Claim `json:"claim"`
+	Epoch  uint64        `json:"epoch"`
+	Active []string      `json:"active"`
+	At     time.Time     `json:"at"` // when it was in force last
 }
 
 // loadMemory reads the file of dir. Without a file it returns the zero memory.

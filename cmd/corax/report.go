@@ -234,6 +234,7 @@ func (a *agent) targets() []target {
 			out = append(out, target{addr: c.Overlay, busy: now.Sub(tx) < recently})
 		}
 	}
+	out = mergeTargets(out, a.watched(v, now))
 	if v.tunnel == nil {
 		return out
 	}
@@ -266,7 +267,24 @@ func (a *agent) targets() []target {
 			silent: func() bool { return v.tunnel.Handshake(p.PublicKey) },
 		})
 	}
-	return out
+	return mergeTargets(nil, out)
+}
+
+// mergeTargets adds targets to those that are there; two of one address become
+// one.
+func mergeTargets(all, more []target) []target {
+	for _, t := range more {
+		i := slices.IndexFunc(all, func(o target) bool { return o.addr == t.addr })
+		if i < 0 {
+			all = append(all, t)
+			continue
+		}
+		all[i].busy = all[i].busy || t.busy
+		if all[i].silent == nil {
+			all[i].silent = t.silent
+		}
+	}
+	return all
 }
 
 // ready reports whether the agent does its work, and if not, why.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -29,15 +28,13 @@ type tunnel struct {
 
 // openTunnel opens the tunnel port.
 func (a *agent) openTunnel(mtu int) (*tunnel, error) {
-	conn, err := a.stack.ListenUDP(nat.Port)
-	if err != nil {
-		return nil, fmt.Errorf("open the hello port: %w", err)
-	}
+	conn := a.hello.open()
 	t := new(tunnel)
+	var err error
 	t.nat, err = nat.New(nat.Config{
 		Log: a.log, Private: a.private, Conn: conn, Port: a.cfg.TunnelPort,
 		Prefixes: a.ownPrefixes, Gateways: hostnet.DefaultRouters, STUN: a.stunServers,
-		Changed: a.inbox.poke, Allowed: a.allowed,
+		Changed: a.inbox.poke, Allowed: a.allowed, Claimed: a.book.heard,
 		Listen: func() (net.Listener, error) {
 			return net.Listen("tcp", ":"+strconv.Itoa(int(a.cfg.TLSPort)))
 		},

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"corax/control"
+	"corax/control/hello"
 	"corax/control/kube"
 	"corax/dataplane"
 	"corax/dataplane/fabric"
@@ -43,6 +44,9 @@ type agent struct {
 	cluster  *kube.Client // nil: the Gateway objects come from a directory
 	resolver *resolver
 	live     *liveness
+	hello    *helloPort
+	domain   *domainTalk
+	book     claimBook
 	traffic  traffic
 	inbox    inbox
 	loop     loop
@@ -100,6 +104,10 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	defer a.vxlan.Close()
 	a.resolver = newResolver(a.inbox.poke)
 	a.live = newLiveness(a.pingOnce, a.targets)
+	a.live.rounded = a.inbox.round
+	if err := a.buildDomain(); err != nil {
+		return err
+	}
 	a.loop = newLoop(cfg.StateDir, log)
 	if err := a.buildTUN(); err != nil {
 		return err
@@ -119,6 +127,8 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	g.Go(func() error { return hostnet.WatchNetwork(ctx, cfg.TUNName, a.networkChanged) })
 	g.Go(func() error { return a.resolver.Run(ctx) })
 	g.Go(func() error { return a.live.Run(ctx) })
+	g.Go(func() error { return a.hello.Run(ctx) })
+	g.Go(func() error { return a.domain.Run(ctx) })
 	g.Go(func() error { return source.Run(ctx) })
 	g.Go(func() error { return api.Run(ctx) })
 	g.Go(func() error { return a.control(ctx) })
@@ -176,6 +186,26 @@ func (a *agent) buildSegment() error {
 		_ = a.vxlan.Close()
 	}
 	return err
+}
+
+// buildDomain opens the hello port, which nodes of this domain use on every node.
+func (a *agent) buildDomain() error {
+	codec, err := hello.NewDomainCodec()
+	if err != nil {
+		return err
+	}
+	conn, err := a.stack.ListenUDP(hello.Port)
+	if err != nil {
+		return fmt.Errorf("open the hello port: %w", err)
+	}
+	a.hello = &helloPort{conn: conn, codec: codec}
+	a.domain = &domainTalk{
+		say: a.hello.say, urgent: a.urgent, changed: a.inbox.poke, now: time.Now,
+		told: map[key.Public]told{}, asking: map[netip.Addr]time.Time{},
+	}
+	a.hello.take = a.domain.take
+	a.book.changed = a.inbox.poke
+	return nil
 }
 
 // buildHost looks for a Raven agent, and takes over from it when told to. It
@@ -311,6 +341,11 @@ func (a *agent) pingOnce(ctx context.Context, addr netip.Addr) (time.Duration, e
 func (a *agent) counters() []dataplane.Counter {
 	all := append(a.fabric.Counters(), a.vxlan.Counters()...)
 	all = append(all, a.stack.Counters()...)
+	all = append(all, a.hello.counters()...)
+	all = append(all,
+		dataplane.Counter{Name: "failover_claims_total", Value: a.loop.takeover.claims.Load()},
+		dataplane.Counter{Name: "failover_changes_total", Value: a.loop.takeover.changes.Load()},
+	)
 	if a.tun != nil {
 		all = append(all, a.tun.Counters()...)
 	}

@@ -54,6 +54,9 @@ type Transition struct {
 // between the two are sent in outer datagrams that may be fragmented.
 func MTU6(mtu int) int { return max(mtu, minMTU6) }
 
+// Proven reports whether a probe on the way in use was answered lately.
+func (m *Machine) Proven() bool { return m.cur != nil && m.cur.proven && !m.cur.dead }
+
 // Status returns a snapshot.
 func (m *Machine) Status() Status {
 	s := Status{
