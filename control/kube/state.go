@@ -58,21 +58,19 @@ func (s State) Problems() []string {
 	if !s.Connected && !s.Since.IsZero() {
 		add("the API server at %s is away since %s: %s%s", s.Server, stamp(s.Since), s.Err, recalled)
 	}
+	if s.CacheErr != "" {
+		add("what is known cannot be kept on disk: %s", s.CacheErr)
+	}
+	if !s.Connected {
+		return out // the rest follows from it
+	}
 	for _, e := range []struct{ what, err string }{
 		{"configmap/" + settingsName + " cannot be read, what it said last counts", s.SettingsErr},
-		{"what is known cannot be kept on disk", s.CacheErr},
+		{"this node's endpoint entry cannot be written", s.WriteErr},
+		{"this node's Lease cannot be renewed", s.LeaseErr},
 	} {
 		if e.err != "" {
 			add("%s: %s", e.what, e.err)
-		}
-	}
-	if s.Connected {
-		// While it is away these follow from it.
-		if s.WriteErr != "" {
-			add("this node's endpoint entry cannot be written: %s", s.WriteErr)
-		}
-		if s.LeaseErr != "" {
-			add("this node's Lease cannot be renewed: %s", s.LeaseErr)
 		}
 	}
 	return out
