@@ -231,7 +231,7 @@ func (r *electorate) write(ctx context.Context, s *domainState, modes []election
 	if err != nil || patch == nil {
 		return 0, err
 	}
-	now, urgent := time.Now(), urgent(modes)
+	now, urgent := time.Now(), urgent(s.g, modes)
 	if wait := r.pause(now, s.g.Name, urgent); wait > 0 {
 		return wait, nil
 	}
@@ -245,9 +245,13 @@ func (r *electorate) write(ctx context.Context, s *domainState, modes []election
 	return 0, nil
 }
 
-// urgent reports whether an endpoint was lost that carries nothing any more.
-func urgent(modes []election.Mode) bool {
+// urgent reports whether an endpoint was lost that carries nothing any more, or one
+// is found where nobody was active.
+func urgent(g *gateway.Gateway, modes []election.Mode) bool {
 	for _, m := range modes {
+		if len(m.Seats.Active) > 0 && len(election.Active(g.Status.ActiveEndpoints, m.Type)) == 0 {
+			return true
+		}
 		for _, why := range m.Seats.Lost {
 			if election.Hard(why) {
 				return true
