@@ -21,7 +21,7 @@ var (
 )
 
 // functions are the words of the query language that the expressions use.
-var functions = strings.Fields("rate sum max min avg count absent changes quantile topk vector by or and unless on group_left bool")
+var functions = strings.Fields("rate increase sum max min avg count absent changes quantile topk vector by or and unless on group_left bool")
 
 // metricNames returns the names of all metrics of agent and controller, without
 // prefix: every literal of the source that could be one. A name that is put
