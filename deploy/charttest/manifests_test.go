@@ -13,7 +13,7 @@ import (
 var update = flag.Bool("update", false, "write the manifests anew")
 
 // generated is the first line of every manifest.
-const generated = "# Code generated from the chart by go test ./deploy/charttest -update. DO NOT EDIT.\n"
+const generated = "# Code generated from the chart (cd deploy/charttest && go test -update). DO NOT EDIT.\n"
 
 // manifests says which templates, rendered with which values, each folder has.
 var manifests = []struct {
