@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,7 @@ import (
 
 // leases is a namespace of Leases in memory.
 type leases struct {
+	mu    sync.Mutex // time that passes orders nothing, as the race detector sees it
 	t     *testing.T
 	now   map[string]string // as JSON
 	log   []string          // second, verb, holder, duration
@@ -33,11 +35,14 @@ type leases struct {
 var leaseResource = schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
 
 func (l *leases) answer(ctx context.Context) error {
-	if l.hang {
+	l.mu.Lock()
+	hang, away := l.hang, l.away
+	l.mu.Unlock()
+	if hang {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	if l.away {
+	if away {
 		return errors.New("refused")
 	}
 	return nil
@@ -59,6 +64,8 @@ func (l *leases) patchLease(ctx context.Context, name string, patch []byte) erro
 	if err := l.answer(ctx); err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	doc, ok := l.now[name]
 	if !ok {
 		return apierrors.NewNotFound(leaseResource, name)
@@ -76,6 +83,8 @@ func (l *leases) createLease(ctx context.Context, lease *coordinationv1.Lease) e
 	if err := l.answer(ctx); err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	b, err := json.Marshal(lease)
 	if err != nil {
 		l.t.Fatal(err)
@@ -89,6 +98,8 @@ func (l *leases) deleteLease(ctx context.Context, name string) error {
 	if err := l.answer(ctx); err != nil {
 		return err
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	delete(l.now, name)
 	l.log = append(l.log, fmt.Sprintf("%.1f delete", time.Since(l.begin).Seconds()))
 	return nil
@@ -123,8 +134,30 @@ func domain(active string, names ...string) []v1beta1.Gateway {
 	return listing([]v1beta1.Gateway{g}, "me")
 }
 
+// become sets how the API server answers, and the Lease of this node when it is
+// not empty.
+func (l *leases) become(away, hang bool, lease string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.away, l.hang = away, hang
+	if lease != "" {
+		l.now["me"] = lease
+	}
+}
+
+// take returns what was written since it was asked last.
+func (l *leases) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	log := l.log
+	l.log = nil
+	return log
+}
+
 func (l *leases) check(want ...string) {
 	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if d := cmp.Diff(want, l.log); d != "" {
 		l.t.Error(d)
 	}
@@ -181,7 +214,7 @@ func TestNoLeaseWithoutAnother(t *testing.T) {
 		k.gateways.put(domain("you", "you"))
 		after(time.Minute)
 		l.check() // not listed: nothing at all
-		l.now["me"] = "{}"
+		l.become(false, false, "{}")
 		k.gateways.put(domain("me", "me"))
 		after(time.Hour)
 		l.check(`60.0 delete`) // of an agent before this one
@@ -234,7 +267,7 @@ func TestStopDoesNotHang(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- k.run(ctx) }()
 		after(time.Second)
-		l.hang = true
+		l.become(false, true, "")
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -252,17 +285,17 @@ func TestLeaseAfterAnOutage(t *testing.T) {
 		k.carry.put(carrying{ok: true})
 		after(time.Second)
 		l.check(`0.0 create "me" 6`)
-		l.away = true
+		l.become(true, false, "")
 		after(10 * time.Minute)
 		if s := k.link.state(); s.LeaseErr == "" {
 			t.Error("the outage is not told")
 		}
-		l.away, l.hang = false, true
+		l.become(false, true, "")
 		after(time.Minute)
-		l.hang = false
+		l.become(false, false, "")
 		after(2 * time.Second)
-		if len(l.log) != 1 {
-			t.Errorf("%d writes in the 2 s after the outage: %v", len(l.log), l.log)
+		if log := l.take(); len(log) != 1 {
+			t.Errorf("%d writes in the 2 s after the outage: %v", len(log), log)
 		}
 		if s := k.link.state(); s.LeaseErr != "" {
 			t.Errorf("the outage is still told: %s", s.LeaseErr)
@@ -272,7 +305,7 @@ func TestLeaseAfterAnOutage(t *testing.T) {
 
 func TestOthersOfTheLeaseStay(t *testing.T) {
 	keeping(t, func(l *leases, k *keeper) {
-		l.now["me"] = `{"metadata":{"name":"me","labels":{"a":"b"},"annotations":{"c":"d","corax.io/reason":"old"}},"spec":{"leaseTransitions":3}}`
+		l.become(false, false, `{"metadata":{"name":"me","labels":{"a":"b"},"annotations":{"c":"d","corax.io/reason":"old"}},"spec":{"leaseTransitions":3}}`)
 		k.gateways.put(domain("me", "me", "you"))
 		k.carry.put(carrying{ok: true})
 		after(time.Second)

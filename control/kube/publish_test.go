@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,7 @@ var gatewayResource = schema.GroupResource{Group: v1beta1.Group, Resource: "gate
 // cluster is an API server in memory that publisher and keeper write to. All
 // goroutines that use it are in one bubble.
 type cluster struct {
+	mu       sync.Mutex // time that passes orders nothing, as the race detector sees it
 	t        *testing.T
 	gateways map[string]string
 	fail     []error // of the next writes
@@ -29,6 +32,8 @@ type cluster struct {
 }
 
 func (c *cluster) readGateway(_ context.Context, name string) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.reads++
 	g, ok := c.gateways[name]
 	if !ok {
@@ -38,6 +43,8 @@ func (c *cluster) readGateway(_ context.Context, name string) ([]byte, error) {
 }
 
 func (c *cluster) patchGateway(_ context.Context, name string, body []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.writes = append(c.writes, time.Now())
 	if len(c.fail) > 0 {
 		err := c.fail[0]
@@ -61,6 +68,8 @@ func (c *cluster) patchGateway(_ context.Context, name string, body []byte) erro
 // show gives the publisher what a reflector would have by now.
 func (c *cluster) show(p *publisher) {
 	c.t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var list []v1beta1.Gateway
 	for _, doc := range c.gateways {
 		var o object
@@ -100,9 +109,35 @@ func after(d time.Duration) {
 
 func (c *cluster) wrote(n int) {
 	c.t.Helper()
-	if len(c.writes) != n {
-		c.t.Fatalf("%d writes, want %d", len(c.writes), n)
+	if got := len(c.times()); got != n {
+		c.t.Fatalf("%d writes, want %d", got, n)
 	}
+}
+
+// times returns when each write came.
+func (c *cluster) times() []time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.writes)
+}
+
+// asked returns how many reads there were.
+func (c *cluster) asked() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reads
+}
+
+func (c *cluster) doc(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gateways[name]
+}
+
+func (c *cluster) set(name, doc string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gateways[name] = doc
 }
 
 func TestFirstWriteWaits(t *testing.T) {
@@ -130,16 +165,17 @@ func TestWritesAreRare(t *testing.T) {
 			after(time.Second)
 			c.show(p)
 		}
-		if n := len(c.writes); n < 18 || n > 20 {
+		if n := len(c.times()); n < 18 || n > 20 {
 			t.Errorf("%d writes in 10 minutes, want one in 30 s", n)
 		}
-		for i := 1; i < len(c.writes); i++ {
-			if d := c.writes[i].Sub(c.writes[i-1]); d < writeEvery {
+		at := c.times()
+		for i := 1; i < len(at); i++ {
+			if d := at[i].Sub(at[i-1]); d < writeEvery {
 				t.Errorf("two writes within %v", d)
 			}
 		}
 		after(time.Minute)
-		if got := patchOf(t, c.gateways["g"], Entry{PublicPort: 1599}); got != "null" {
+		if got := patchOf(t, c.doc("g"), Entry{PublicPort: 1599}); got != "null" {
 			t.Errorf("the newest value is not there: %s", got)
 		}
 	})
@@ -147,14 +183,14 @@ func TestWritesAreRare(t *testing.T) {
 
 func TestOnlyWhenListed(t *testing.T) {
 	publishing(t, func(c *cluster, p *publisher) {
-		c.gateways["g"] = gatewayWith()
+		c.set("g", gatewayWith())
 		c.show(p)
 		p.entry.put(Entry{PublicKey: "K1"})
 		after(time.Hour)
-		if c.reads != 0 || len(c.writes) != 0 {
-			t.Errorf("%d reads and %d writes without being listed", c.reads, len(c.writes))
+		if c.asked() != 0 || len(c.times()) != 0 {
+			t.Errorf("%d reads and %d writes without being listed", c.asked(), len(c.times()))
 		}
-		c.gateways["g"] = gatewayWith(`{"nodeName":"me","type":"proxy"}`)
+		c.set("g", gatewayWith(`{"nodeName":"me","type":"proxy"}`))
 		c.show(p)
 		after(time.Second)
 		c.wrote(1)
@@ -167,8 +203,8 @@ func TestNothingWhileAway(t *testing.T) {
 		c.show(p)
 		p.entry.put(Entry{PublicKey: "K1"})
 		after(time.Hour)
-		if c.reads != 0 {
-			t.Errorf("%d reads while the API server is away", c.reads)
+		if c.asked() != 0 {
+			t.Errorf("%d reads while the API server is away", c.asked())
 		}
 		p.link.read(nil)
 		after(4900 * time.Millisecond)
@@ -193,16 +229,17 @@ func TestRefusedWritesBackOff(t *testing.T) {
 				p.entry.put(Entry{PublicKey: "K1"})
 				after(29 * time.Second)
 				c.wrote(6)
+				at := c.times()
 				for i, want := range []time.Duration{750 * time.Millisecond, 1500 * time.Millisecond, 3 * time.Second, 6 * time.Second, 12 * time.Second} {
-					if d := c.writes[i+1].Sub(c.writes[i]); d != want {
+					if d := at[i+1].Sub(at[i]); d != want {
 						t.Errorf("wait %d: %v, want %v", i, d, want)
 					}
 				}
 				if s := p.link.state(); s.WriteErr != "" {
 					t.Errorf("the last error stays: %q", s.WriteErr)
 				}
-				if c.reads != 6 {
-					t.Errorf("%d reads, want one before each write", c.reads)
+				if c.asked() != 6 {
+					t.Errorf("%d reads, want one before each write", c.asked())
 				}
 			})
 		})
@@ -214,13 +251,13 @@ func TestRefusedWritesBackOff(t *testing.T) {
 func TestMovedEntryIsFoundAgain(t *testing.T) {
 	publishing(t, func(c *cluster, p *publisher) {
 		c.show(p)
-		c.gateways["g"] = gatewayWith(`{"nodeName":"new","type":"tunnel"}`, `{"nodeName":"me","type":"tunnel","underNAT":false}`)
+		c.set("g", gatewayWith(`{"nodeName":"new","type":"tunnel"}`, `{"nodeName":"me","type":"tunnel","underNAT":false}`))
 		p.entry.put(Entry{PublicKey: "K1"})
 		after(time.Minute)
 		c.wrote(1)
 		want := gatewayWith(`{"nodeName":"new","type":"tunnel"}`, `{"nodeName":"me","type":"tunnel","underNAT":false,"config":{"publicKey":"K1"}}`)
-		if !jsonpatch.Equal([]byte(c.gateways["g"]), []byte(want)) {
-			t.Errorf("got  %s\nwant %s", c.gateways["g"], want)
+		if !jsonpatch.Equal([]byte(c.doc("g")), []byte(want)) {
+			t.Errorf("got  %s\nwant %s", c.doc("g"), want)
 		}
 	})
 }
@@ -230,12 +267,12 @@ func TestMovedEntryIsFoundAgain(t *testing.T) {
 func TestOldViewWritesNothing(t *testing.T) {
 	publishing(t, func(c *cluster, p *publisher) {
 		c.show(p)
-		c.gateways["g"] = gatewayWith(`{"nodeName":"me","type":"tunnel","config":{"publicKey":"K1"}}`)
+		c.set("g", gatewayWith(`{"nodeName":"me","type":"tunnel","config":{"publicKey":"K1"}}`))
 		p.entry.put(Entry{PublicKey: "K1"})
 		after(10 * time.Minute)
 		c.wrote(0)
-		if c.reads > 21 {
-			t.Errorf("%d reads in 10 minutes", c.reads)
+		if c.asked() > 21 {
+			t.Errorf("%d reads in 10 minutes", c.asked())
 		}
 	})
 }
@@ -244,14 +281,13 @@ func TestOldViewWritesNothing(t *testing.T) {
 // refuses for good.
 func TestOneBadGatewayKeepsNobodyWaiting(t *testing.T) {
 	publishing(t, func(c *cluster, p *publisher) {
-		c.gateways = map[string]string{
-			"a": `{"metadata":{"name":"a"},"spec":{"endpoints":[{"nodeName":"me","type":"tunnel","config":[]}]}}`,
-			"b": `{"metadata":{"name":"b"},"spec":{"endpoints":[{"nodeName":"me","type":"tunnel"}]}}`,
-		}
+		c.set("g", gatewayWith())
+		c.set("a", `{"metadata":{"name":"a"},"spec":{"endpoints":[{"nodeName":"me","type":"tunnel","config":[]}]}}`)
+		c.set("b", `{"metadata":{"name":"b"},"spec":{"endpoints":[{"nodeName":"me","type":"tunnel"}]}}`)
 		c.show(p)
 		p.entry.put(Entry{PublicKey: "K1"})
 		after(time.Minute)
-		if got := patchOf(t, c.gateways["b"], Entry{PublicKey: "K1"}); got != "null" {
+		if got := patchOf(t, c.doc("b"), Entry{PublicKey: "K1"}); got != "null" {
 			t.Errorf("the second Gateway still waits for %s", got)
 		}
 	})
