@@ -215,6 +215,26 @@ func TestStaleGateway(t *testing.T) {
 	}
 }
 
+// TestRefusedEntries: what the API server never takes is tried with growing pauses.
+func TestRefusedEntries(t *testing.T) {
+	b := newBench(t, 0, exposedGateway("node-1"), node("node-1", "cloud", "10.0.0.1"))
+	b.run(b.expose, "cloud")
+	b.giveAddresses()
+	r := b.expose().(*expose)
+	r.client = interceptor.NewClient(b, interceptor.Funcs{
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+			if p.Type() == types.JSONPatchType {
+				return apierrors.NewInvalid(gateway.GroupVersionKind().GroupKind(), o.GetName(), nil)
+			}
+			return c.Patch(ctx, o, p, opts...)
+		},
+	})
+	_, err := r.Reconcile(t.Context(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "cloud"}})
+	if !apierrors.IsInvalid(err) {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestAdoptionDropsEndpoints: the Endpoints object that Raven's controller made
 // would be mirrored to slices beside ours.
 func TestAdoptionDropsEndpoints(t *testing.T) {

@@ -64,14 +64,24 @@ func entryOps(i int, was, is *v1beta1.Endpoint) []gateway.Op {
 	return ops
 }
 
-// patchEndpoints sends the patch; errStale when somebody else was faster.
-func patchEndpoints(ctx context.Context, c client.Client, g *gateway.Gateway, patch []byte) error {
-	err := c.Patch(ctx, g, client.RawPatch(types.JSONPatchType, patch))
-	if apierrors.IsInvalid(err) || apierrors.IsConflict(err) {
-		return fmt.Errorf("%w: %w", errStale, err)
+// patchEndpoints makes the entries of the Gateway what the result says; errStale
+// when somebody else was faster.
+func (w *exposer) patchEndpoints(ctx context.Context) error {
+	patch, err := endpointsPatch(w.g, w.res.Endpoints)
+	if err != nil || patch == nil {
+		return err
+	}
+	version := w.g.ResourceVersion
+	err = w.client.Patch(ctx, w.g, client.RawPatch(types.JSONPatchType, patch))
+	if apierrors.IsInvalid(err) {
+		// Either the test failed, or the API server never takes such values.
+		now := &gateway.Gateway{}
+		if w.api.Get(ctx, client.ObjectKeyFromObject(w.g), now) == nil && now.ResourceVersion != version {
+			return errStale
+		}
 	}
 	if err != nil {
-		return fmt.Errorf("patch endpoints of Gateway %s: %w", g.Name, err)
+		return fmt.Errorf("patch endpoints of Gateway %s: %w", w.g.Name, err)
 	}
 	return nil
 }

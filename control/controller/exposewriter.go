@@ -54,16 +54,15 @@ func (w *exposer) write(ctx context.Context) error {
 			return err
 		}
 	}
-	if patch != nil {
-		if err := patchEndpoints(ctx, w.client, w.g, patch); err != nil {
-			return err
-		}
-	}
 	w.services(ctx)
 	w.slices(ctx)
-	if len(w.errs) == 0 {
-		w.delete(ctx)
+	// Published when there is somebody to answer, and cleared before it goes.
+	if patch != nil {
+		if err := w.patchEndpoints(ctx); err != nil {
+			return errors.Join(append(w.errs, err)...)
+		}
 	}
+	w.delete(ctx)
 	if held && !w.res.Hold && len(w.errs) == 0 {
 		w.release(ctx)
 	}
@@ -166,10 +165,6 @@ func (w *exposer) services(ctx context.Context) {
 func (w *exposer) slices(ctx context.Context) {
 	for _, s := range w.res.CreateSlices {
 		if err := w.client.Create(ctx, s); err != nil {
-			if apierrors.IsAlreadyExists(err) {
-				w.again = sooner(w.again, staleRetry)
-				continue
-			}
 			w.note(fmt.Errorf("make EndpointSlice %s: %w", s.Name, err))
 		}
 	}

@@ -127,7 +127,7 @@ func (r *hostNames) Reconcile(ctx context.Context, _ reconcile.Request) (reconci
 	}
 	err = v.write(ctx)
 	v.tell()
-	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+	if apierrors.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: staleRetry}, nil // the cache is behind
 	}
 	if err != nil {
