@@ -82,6 +82,7 @@ type Agent struct {
 
 	stunServer   stun.Server
 	isHub        atomic.Bool
+	changes      [path.Reasons]atomic.Uint64 // of paths, by cause
 	bookCounters atomic.Pointer[[]relay.Counter]
 	named        atomic.Pointer[map[netip.Addr]key.Public] // by overlay address
 	chatter      atomic.Pointer[map[netip.Addr]*chatter]   // by overlay address

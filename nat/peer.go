@@ -286,6 +286,7 @@ func (a *Agent) retire(p *peer, now time.Time) {
 func (a *Agent) do(p *peer, act path.Action) {
 	switch act := act.(type) {
 	case path.Use:
+		a.changes[act.Cause].Add(1)
 		a.use(p, act.Way)
 	case path.Announce:
 		a.announce(p, act.Call)

@@ -228,6 +228,9 @@ func (a *Agent) Counters() []Counter {
 			all[i].Value += c.Value
 		}
 	}
+	for r := range path.Reasons {
+		all = append(all, Counter{"nat_path_changes_total", r.Code(), a.changes[r].Load()})
+	}
 	for _, c := range a.refused() {
 		all = append(all, Counter{"nat_relay_drop_total", c.Reason, c.Value})
 	}

@@ -268,3 +268,17 @@ func (a *agent) urgent() bool {
 	}
 	return false
 }
+
+// failoverCounters are the counters of claims.
+func (a *agent) failoverCounters() []dataplane.Counter {
+	inForce := uint64(0)
+	if d := a.view.Load().plan.Domain; d != nil && d.Claim != nil {
+		inForce = 1
+	}
+	t := &a.loop.takeover
+	return []dataplane.Counter{
+		{Name: "failover_claims_total", Value: t.claims.Load()},
+		{Name: "failover_changes_total", Value: t.changes.Load()},
+		{Name: "failover_claim_in_force", Value: inForce},
+	}
+}

@@ -69,6 +69,7 @@ func (c agentCollector) Collect(out chan<- prometheus.Metric) {
 		[]string{"role", "datapath"}, string(s.Role), s.Datapath)
 	out <- gauge("problems", "Problems that status shows.", float64(len(s.Problems)), nil)
 	out <- gauge("mtu_bytes", "MTU of the TUN.", float64(s.MTU), nil)
+	c.collectKinds(out, s.Peers)
 	seen := map[[2]string]bool{}
 	for _, p := range s.Peers {
 		id := [2]string{p.Gateway, p.Node}
@@ -76,6 +77,42 @@ func (c agentCollector) Collect(out chan<- prometheus.Metric) {
 			collectPeer(out, p)
 		}
 		seen[id] = true
+	}
+}
+
+// collectKinds counts the peers by the kind of their path: what dashboards of a
+// large mesh need, with a bounded number of series.
+func (c agentCollector) collectKinds(out chan<- prometheus.Metric, peers []Peer) {
+	count := map[PathKind]float64{}
+	for _, p := range peers {
+		count[p.Path.Kind]++
+	}
+	for _, k := range []PathKind{PathDirect, PathRelay, PathRelayTLS, PathVXLAN, PathIdle, PathNone} {
+		out <- gauge("peers", "Peers whose path is of the kind.", count[k], []string{"kind"}, string(k))
+	}
+}
+
+// counterHelp is what is said of single counters.
+func counterHelp(name string) string {
+	switch name {
+	case "failover_claims_total":
+		return "Times that this node took over from dead gateway nodes while nobody elected."
+	case "failover_changes_total":
+		return "Times that a claim changed who carries this node's domain."
+	case "failover_claim_in_force":
+		return "Whether a claim, and not the Gateway object, says who carries this node's domain."
+	case "nat_path_changes_total":
+		return "Changes of paths to peers, by their cause."
+	case "kube_connected":
+		return "Whether the API server answered last."
+	}
+	switch {
+	case strings.Contains(name, "drop"):
+		return "What was dropped, by reason."
+	case strings.HasSuffix(name, "_total"):
+		return "Events since the agent started."
+	default:
+		return "Present value."
 	}
 }
 
@@ -88,15 +125,15 @@ func (c agentCollector) collectCounters(out chan<- prometheus.Metric) {
 		sums[id{n.Name, n.Reason}] += float64(n.Value)
 	}
 	for id, sum := range sums {
-		kind, help := prometheus.GaugeValue, "Present value."
+		kind := prometheus.GaugeValue
 		if strings.HasSuffix(id.name, "_total") {
-			kind, help = prometheus.CounterValue, "Events since the agent started."
+			kind = prometheus.CounterValue
 		}
 		var labels, values []string
 		if id.reason != "" {
 			labels, values = []string{"reason"}, []string{id.reason}
 		}
-		out <- metric(id.name, help, kind, sum, labels, values)
+		out <- metric(id.name, counterHelp(id.name), kind, sum, labels, values)
 	}
 }
 

@@ -321,7 +321,7 @@ func (a *agent) applyHost(ctx context.Context, c dataplane.Config) []string {
 	if a.tun == nil {
 		return a.holdHost(ctx, c)
 	}
-	problems, err := a.host.Apply(ctx, hostnet.State{Subnets: c.Self.Subnets, Routes: c.Host, MTU: c.Self.MTU})
+	problems, err := a.host.Apply(ctx, a.hostState(c))
 	var out []string
 	for _, p := range problems {
 		out = append(out, p.String())
@@ -342,10 +342,7 @@ func (a *agent) counters() []dataplane.Counter {
 	all := append(a.fabric.Counters(), a.vxlan.Counters()...)
 	all = append(all, a.stack.Counters()...)
 	all = append(all, a.hello.counters()...)
-	all = append(all,
-		dataplane.Counter{Name: "failover_claims_total", Value: a.loop.takeover.claims.Load()},
-		dataplane.Counter{Name: "failover_changes_total", Value: a.loop.takeover.changes.Load()},
-	)
+	all = append(all, a.failoverCounters()...)
 	if a.tun != nil {
 		all = append(all, a.tun.Counters()...)
 	}

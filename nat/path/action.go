@@ -14,8 +14,12 @@ type SendProbe struct {
 	DF   bool // do not fragment, and do not heed the kernel's path MTU
 }
 
-// Use makes Way the peer's path. A Way of Kind None takes the path away.
-type Use struct{ Way Way }
+// Use makes Way the peer's path, for a Cause. A Way of Kind None takes the path
+// away.
+type Use struct {
+	Way   Way
+	Cause Reason
+}
 
 // Announce sends our candidates to the peer now.
 type Announce struct {

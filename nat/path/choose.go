@@ -209,7 +209,7 @@ func (m *Machine) use(p *pair, cause Reason, detail string) {
 			q.lead = 0
 		}
 	}
-	m.do(Use{Way: to})
+	m.do(Use{Way: to, Cause: cause})
 }
 
 // fail takes a way for dead. When it is in use the best other one takes over,

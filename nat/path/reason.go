@@ -102,6 +102,9 @@ func (r Reason) entry() words {
 	return words{"none", "nothing was tried yet"}
 }
 
+// Reasons is the number of reasons: they are those below it.
+const Reasons = ReasonForbidden + 1
+
 // Code returns the stable name of the reason, such as "local-udp-blocked".
 func (r Reason) Code() string { return r.entry().code }
 
