@@ -56,7 +56,7 @@ func (a *agent) holdHost(ctx context.Context, c dataplane.Config) []string {
 	if a.host == nil {
 		return out
 	}
-	problems, err := a.host.Hold(ctx, hostnet.State{Subnets: c.Self.Subnets, Routes: c.Host, MTU: c.Self.MTU})
+	problems, err := a.host.Hold(ctx, a.hostState(c))
 	for _, p := range problems {
 		out = append(out, p.String())
 	}
@@ -64,6 +64,15 @@ func (a *agent) holdHost(ctx context.Context, c dataplane.Config) []string {
 		out = append(out, err.Error())
 	}
 	return out
+}
+
+// hostState is what a plan wants of the host. A cluster whose tunnel mode is
+// switched off wants nothing at all.
+func (a *agent) hostState(c dataplane.Config) hostnet.State {
+	return hostnet.State{
+		Subnets: c.Self.Subnets, Routes: c.Host, MTU: c.Self.MTU,
+		Off: !a.switched(a.loop.snapshot).EnableTunnel,
+	}
 }
 
 // letGo is closeHost for an agent without a TUN.

@@ -38,6 +38,9 @@ func (a *applying) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if a.state.Off {
+		return a.off(link)
+	}
 	if link == nil {
 		a.problem(Problem{Name: "device_missing", What: "there is no device " + a.name + ": this host's pods and programs are not carried"})
 		installed, err := a.installed()

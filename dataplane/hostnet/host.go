@@ -100,6 +100,9 @@ type State struct {
 	Routes []dataplane.HostRoute
 	// MTU of the device in bytes; zero leaves it as it is.
 	MTU int
+	// Off says that tunnel mode is switched off: rules, routes and NAT go, and the
+	// device goes down. The rest does not count then.
+	Off bool
 }
 
 // Problem is something on the host that keeps traffic from flowing and that is

@@ -45,6 +45,9 @@ func (a *applying) hold(ctx context.Context) error {
 	if err != nil || !installed {
 		return err
 	}
+	if a.state.Off {
+		return a.off(link)
+	}
 	a.did(a.syncRoutes(ctx, wantRoutes(a.routable(), [2]int{}, 0, [2]source{})))
 	a.did(a.syncRules(true))
 	if a.changes > 0 {
