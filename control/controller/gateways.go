@@ -28,6 +28,9 @@ const (
 	// statusGap is the least time between two writes of a Gateway's status. One
 	// that replaces a dead endpoint does not wait for the others.
 	statusGap = 2 * time.Second
+	// emptyGrace is how long a new Gateway without nodes is left alone: they are
+	// labelled after it was made.
+	emptyGrace = 10 * time.Second
 	// staleRetry is when to look again after the cache was behind the API server.
 	staleRetry = 100 * time.Millisecond
 )
@@ -92,6 +95,10 @@ func (r *electorate) bring(ctx context.Context, g *gateway.Gateway) (time.Durati
 	s, wait, err := r.gather(ctx, g)
 	if err != nil || wait > 0 {
 		return wait, err
+	}
+	age := time.Since(g.CreationTimestamp.Time)
+	if len(s.election.Nodes) == 0 && len(g.Spec.Endpoints) == 0 && age >= 0 && age < emptyGrace {
+		return emptyGrace - age, nil
 	}
 	// A list that cannot be written must not keep a dead endpoint active.
 	listed := r.list(ctx, s)

@@ -364,6 +364,31 @@ func TestGatewayThatCannotBeListedStillFailsOver(t *testing.T) {
 	})
 }
 
+func TestNewGatewayWaitsForItsNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := ourGateway("pool", "pool/pool")
+		g.CreationTimestamp = metav1.Now()
+		w := newWorld(t, g)
+		time.Sleep(time.Second)
+		if res := w.once("pool"); res.RequeueAfter != emptyGrace-time.Second || len(w.writes) > 0 {
+			t.Errorf("%+v, %v", res, w.writes)
+		}
+		if err := w.api.Create(t.Context(), readyNode("a", "pool", 1)); err != nil {
+			t.Fatal(err)
+		}
+		w.settle("pool")
+		check(t, w, "pool", "listed a tunnel a proxy a epoch 1")
+
+		g = ourGateway("empty", "pool/empty")
+		g.CreationTimestamp = metav1.Now()
+		w = newWorld(t, g)
+		w.settle("empty")
+		if c := w.get("empty").Status.Conditions; len(c) != 1 || c[0].Reason != election.ReasonNoEndpoints {
+			t.Errorf("an empty one says %v", c)
+		}
+	})
+}
+
 func TestGatewaySwitches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := up(t, ourGateway("pool", "pool/pool"))
