@@ -25,21 +25,19 @@ func hold(ctx context.Context, l resourcelock.Interface, d time.Duration) error 
 	holder := ""
 	for {
 		record, raw, err := l.Get(ctx)
+		absent := apierrors.IsNotFound(err)
 		switch {
-		case err != nil && ctx.Err() != nil && holder != "":
-			return fmt.Errorf("%w (%s)", errBusy, holder)
-		case err != nil && !apierrors.IsNotFound(err):
-			return err
 		case err == nil:
 			holder = record.HolderIdentity
+			if !bytes.Equal(raw, seen) {
+				seen, since = raw, time.Now()
+			}
+		case !absent && holder == "":
+			return err
 		}
-		if err == nil && !bytes.Equal(raw, seen) {
-			seen, since = raw, time.Now()
-		}
-		if err != nil || record.HolderIdentity == "" ||
-			time.Since(since) > time.Duration(record.LeaseDurationSeconds)*time.Second {
-			taken, err := take(ctx, l, record, d)
-			if taken || err != nil {
+		lapsed := err == nil && time.Since(since) > time.Duration(record.LeaseDurationSeconds)*time.Second
+		if absent || err == nil && holder == "" || lapsed {
+			if taken, err := take(ctx, l, record, d); taken || err != nil {
 				return err
 			}
 		}

@@ -27,11 +27,13 @@ type lock struct {
 	wrote  time.Time
 }
 
-func newLock(to *rest.Config, namespace string) (resourcelock.Interface, error) {
+// newIdentity names this process among all that may hold the Lease.
+func newIdentity() (string, error) {
 	host, err := os.Hostname()
-	if err != nil {
-		return nil, err
-	}
+	return fmt.Sprintf("%s_%s", host, uuid.NewUUID()), err
+}
+
+func newLock(to *rest.Config, namespace, identity string) (resourcelock.Interface, error) {
 	to = rest.CopyConfig(to)
 	// One request that hangs must not cost the leadership.
 	to.Timeout = renewDeadline / 2
@@ -42,7 +44,7 @@ func newLock(to *rest.Config, namespace string) (resourcelock.Interface, error) 
 	return &lock{now: time.Now, Interface: &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Client:     leases,
-		LockConfig: resourcelock.ResourceLockConfig{Identity: fmt.Sprintf("%s_%s", host, uuid.NewUUID())},
+		LockConfig: resourcelock.ResourceLockConfig{Identity: identity},
 	}}, nil
 }
 

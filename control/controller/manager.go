@@ -1,9 +1,7 @@
 package controller
 
 import (
-	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
@@ -12,7 +10,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 )
@@ -62,29 +59,6 @@ const (
 	shutdown      = 5 * time.Second
 )
 
-// Run reconciles until ctx is done. It returns nil then, and an error when the
-// configuration is wrong, the cluster cannot be reached at the start, or the
-// leader's Lease was lost: the process must then end, because work of its own may
-// still be under way.
-func Run(ctx context.Context, cfg Config) error {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return fmt.Errorf("controller: %w", err)
-	}
-	to, err := restConfig(cfg)
-	if err != nil {
-		return fmt.Errorf("controller: %w", err)
-	}
-	m, err := newManager(cfg, to)
-	if err != nil {
-		return fmt.Errorf("controller: %w", err)
-	}
-	if err := m.Start(ctx); err != nil {
-		return fmt.Errorf("controller: %w", err)
-	}
-	return nil
-}
-
 // restConfig says how to reach the API server.
 func restConfig(cfg Config) (*rest.Config, error) {
 	var to *rest.Config
@@ -105,20 +79,21 @@ func restConfig(cfg Config) (*rest.Config, error) {
 	return to, nil
 }
 
-// newManager builds everything and starts nothing.
-func newManager(cfg Config, to *rest.Config) (manager.Manager, error) {
+// newManager builds everything and starts nothing. Identity is who takes the
+// leader's Lease.
+func newManager(cfg Config, to *rest.Config, identity string) (manager.Manager, *guard, error) {
 	options, err := managerOptions(cfg)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if cfg.LeaderElect {
-		if options.LeaderElectionResourceLockInterface, err = newLock(to, cfg.Namespace); err != nil {
-			return nil, err
+		if options.LeaderElectionResourceLockInterface, err = newLock(to, cfg.Namespace, identity); err != nil {
+			return nil, nil, err
 		}
 	}
 	m, err := manager.New(to, options)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	g := newGuard(m.GetAPIReader(), m.GetEventRecorder(name), cfg)
 	for _, r := range reconcilers() {
@@ -127,10 +102,10 @@ func newManager(cfg Config, to *rest.Config) (manager.Manager, error) {
 			continue
 		}
 		if err := r.add(m, cfg, g); err != nil {
-			return nil, fmt.Errorf("%s: %w", r.name, err)
+			return nil, nil, fmt.Errorf("%s: %w", r.name, err)
 		}
 	}
-	return m, addChecks(m, g)
+	return m, g, nil
 }
 
 func managerOptions(cfg Config) (manager.Options, error) {
@@ -140,11 +115,9 @@ func managerOptions(cfg Config) (manager.Options, error) {
 	}
 	lease, renew, retry, grace := leaseDuration, renewDeadline, retryPeriod, shutdown
 	yes := true
-	none := func(addr string) string {
-		if addr == "" {
-			return "0"
-		}
-		return addr
+	metrics := cfg.MetricsAddr
+	if metrics == "" {
+		metrics = "0"
 	}
 	return manager.Options{
 		Scheme:    scheme,
@@ -153,9 +126,8 @@ func managerOptions(cfg Config) (manager.Options, error) {
 		// NodePools and the like are read from the cache too.
 		Client:  client.Options{FieldOwner: name, Cache: &client.CacheOptions{Unstructured: true}},
 		Logger:  logr.FromSlogHandler(cfg.Log.Handler()),
-		Metrics: metricsserver.Options{BindAddress: none(cfg.MetricsAddr)},
+		Metrics: metricsserver.Options{BindAddress: metrics},
 
-		HealthProbeBindAddress:  none(cfg.HealthAddr),
 		GracefulShutdownTimeout: &grace,
 
 		LeaderElection:                cfg.LeaderElect,
@@ -170,13 +142,4 @@ func managerOptions(cfg Config) (manager.Options, error) {
 		// in the process: tests run two controllers in one.
 		Controller: config.Controller{EnableWarmup: &yes, SkipNameValidation: &yes},
 	}, nil
-}
-
-// addChecks says what makes the controller healthy and ready: it is ready even
-// while another replica acts, and not while the guard keeps it off.
-func addChecks(m manager.Manager, g *guard) error {
-	if err := m.AddHealthzCheck("ping", healthz.Ping); err != nil {
-		return err
-	}
-	return m.AddReadyzCheck("guard", func(*http.Request) error { return g.Ready() })
 }

@@ -46,7 +46,11 @@ func Uninstall(ctx context.Context, cfg Config, deployment string) error {
 	if err := r.stopDeployment(ctx, deployment); err != nil {
 		return fmt.Errorf("controller: stop the Deployment: %w", err)
 	}
-	l, err := newLock(to, cfg.Namespace)
+	identity, err := newIdentity()
+	if err != nil {
+		return fmt.Errorf("controller: %w", err)
+	}
+	l, err := newLock(to, cfg.Namespace, identity)
 	if err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}

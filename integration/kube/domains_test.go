@@ -175,6 +175,7 @@ func edgeNode(name, pool string) cluster.Node {
 
 // TestDomainsOfPools shows the domains of a cluster with NodePools.
 func TestDomainsOfPools(t *testing.T) {
+	t.Parallel()
 	c := domainCluster(t)
 	c.ApplyYAML(t, fmt.Sprintf(nodePoolCRD, false, true))
 	p := poolsOf(t, c, "v1beta2")
@@ -272,6 +273,7 @@ func TestDomainsOfPools(t *testing.T) {
 // TestDomainsOfLabels shows the domains of a cluster without NodePools, whose CRD
 // comes later: then the NodePools count.
 func TestDomainsOfLabels(t *testing.T) {
+	t.Parallel()
 	c := domainCluster(t)
 	runController(t, c, func(cfg *controller.Config) {
 		cfg.Disable, cfg.CloudDomains = only("domains"), []string{"vpc"}
@@ -297,6 +299,7 @@ func TestDomainsOfLabels(t *testing.T) {
 // TestDomainsRestart kills the controller at every request that changes something,
 // and starts another: nothing leaks.
 func TestDomainsRestart(t *testing.T) {
+	t.Parallel()
 	c := domainCluster(t)
 	c.ApplyYAML(t, fmt.Sprintf(nodePoolCRD, false, true))
 	p := poolsOf(t, c, "v1beta2")
@@ -374,8 +377,33 @@ func TestTwoControllers(t *testing.T) {
 	}
 }
 
+// TestControllerOutlivesAPI shows that a controller whose API server went away for
+// longer than its Lease acts soon after it is back, and writes nothing twice.
+func TestControllerOutlivesAPI(t *testing.T) {
+	t.Parallel()
+	c := domainCluster(t)
+	health := freeAddr(t)
+	runController(t, c, func(cfg *controller.Config) { cfg.Disable, cfg.HealthAddr = only("domains"), health })
+	c.AddNode(t, cluster.Node{Name: "c1"})
+	want := domains{map[string]string{"cloud": "cloud"}, map[string]string{"c1": "cloud"}}
+	play(t, c, 20*time.Second, []step{{"before", nil, want}})
+	c.StopAPI(t)
+	cluster.Eventually(t, 30*time.Second, "it gives up its Lease", func(ctx context.Context) error {
+		return unready(ctx, health, "waiting for the API server")
+	})
+	c.StartAPI(t)
+	since := c.Mark(t)
+	c.AddNode(t, edgeNode("s1", ""))
+	want.gateways["solo-s1"], want.nodes["s1"] = "node/s1", "solo-s1"
+	play(t, c, 10*time.Second, []step{{"and after", nil, want}})
+	if w := controllerWrites(t, c, since); len(w) != 2 {
+		t.Errorf("a Gateway and a label were to be written, and these were: %v", w)
+	}
+}
+
 // TestForeignController shows that ours keeps off what yurt-manager looks after.
 func TestForeignController(t *testing.T) {
+	t.Parallel()
 	c := domainCluster(t)
 	admin := gatewaysOf(t, c.Config())
 	foreign := newGateway("old", object{"tunnelConfig": object{"Replicas": int64(1)}})
@@ -407,6 +435,7 @@ func TestForeignController(t *testing.T) {
 
 // TestForeignCRD shows that ours does nothing while yurt-manager serves the CRD.
 func TestForeignCRD(t *testing.T) {
+	t.Parallel()
 	c := domainCluster(t)
 	crds, err := dynamic.NewForConfig(c.Config())
 	if err != nil {

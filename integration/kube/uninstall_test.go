@@ -21,6 +21,7 @@ import (
 // TestUninstall shows that everything which the controller made goes, and nothing
 // else; and that nothing is removed while a controller acts.
 func TestUninstall(t *testing.T) {
+	t.Parallel()
 	c := domainCluster(t)
 	c.ApplyYAML(t, `
 apiVersion: v1

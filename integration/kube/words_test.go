@@ -40,7 +40,7 @@ func freeAddr(t *testing.T) string {
 
 // unready returns an error unless readyz fails with the words.
 func unready(ctx context.Context, addr, words string) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz/guard", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,8 @@ func TestDecide(t *testing.T) {
 	}{
 		{"nothing", nil, domain.State{}, summary{}},
 		{
-			"a cloud", nil, domain.State{Nodes: []domain.Node{node("c1"), node("m1", master, "")}},
+			"a cloud", nil,
+			domain.State{Nodes: []domain.Node{node("c1"), node("m1", master, "")}},
 			summary{Create: map[string]string{"cloud": "cloud"}, Nodes: map[string]string{"c1": "cloud", "m1": "cloud"}},
 		},
 		{
@@ -75,7 +76,8 @@ func TestDecide(t *testing.T) {
 			},
 		},
 		{
-			"no NodePool API: the label tells", []string{"vpc"},
+			"no NodePool API: the label tells",
+			[]string{"vpc"},
 			domain.State{Nodes: []domain.Node{node("e1", poolLabel, "hangzhou"), node("c1", poolLabel, "vpc"), node("c2")}},
 			summary{
 				Create: map[string]string{"hangzhou": "pool/hangzhou", "cloud": "cloud"},
@@ -83,7 +85,8 @@ func TestDecide(t *testing.T) {
 			},
 		},
 		{
-			"NodePool API, but no such pool: the label tells nothing", []string{"vpc"},
+			"NodePool API, but no such pool: the label tells nothing",
+			[]string{"vpc"},
 			domain.State{Nodes: []domain.Node{node("n1", poolLabel, "shanghai")}, Pools: pools(edge)},
 			summary{Create: map[string]string{"cloud": "cloud"}, Nodes: map[string]string{"n1": "cloud"}},
 		},
