@@ -6,7 +6,7 @@ LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 UNIT      = $(shell $(GO) list ./... | grep -v /integration)
 RACE     := $(if $(shell command -v gcc),-race)# the race detector needs a C compiler
 FUZZTIME ?= 10s
-.PHONY: help build cross test unit integration kubernetes race lint fuzz bench demo soak generate clean
+.PHONY: help build cross test unit integration kubernetes race lint fuzz bench demo soak image generate clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,7 @@ unit: ## Unit tests; every benchmark once
 	$(GO) test $(RACE) -run '^$$' $(UNIT) >/dev/null # builds side by side, then tests one by one
 	$(GO) test $(RACE) -p 1 -shuffle=on $(UNIT)
 	$(GO) test -run '^$$' -bench . -benchtime 1x $(UNIT) >/dev/null
+	cd deploy/charttest && $(GO) test -count=1 ./... # Go's test cache does not see the chart
 
 kubernetes: ## Build the programs of Kubernetes that tests run (10 minutes, once)
 	@./integration/k8stools/build.sh
@@ -56,8 +57,12 @@ soak: build ## The long tests: soak, chaos, scale, simulated NATs
 	CORAX_NATLAB_SEEDS=6000 $(GO) test -count=1 -run TestRandom ./nat/natlab
 	CORAX_BIN=$(CURDIR)/bin/corax CORAX_SOAK=1 $(GO) test -count=1 -timeout 6h -run Soak ./integration/...
 
-generate: ## Golden files
+image: cross ## The container image of four architectures, without a container engine
+	$(GO) run ./deploy/image -bin bin -version $(VERSION) -o bin/corax-image.tar
+
+generate: ## Golden files, and deploy/manifests from the chart
 	$(GO) test ./control ./cmd/corax -update
+	cd deploy/charttest && $(GO) test -count=1 . -update
 
 clean: ## Remove what was built
 	rm -rf bin
