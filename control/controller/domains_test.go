@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +32,7 @@ import (
 type faulty struct {
 	at     int // number of the write that fails; 0: none
 	done   bool
+	mu     sync.Mutex // for writes, which are made several at once
 	writes int
 	listed func(client.ObjectList) // may change what is read
 }
@@ -37,8 +40,11 @@ type faulty struct {
 var errLost = errors.New("the connection was lost")
 
 func (f *faulty) write(do func() error) error {
+	f.mu.Lock()
 	f.writes++
-	if f.writes != f.at {
+	fails := f.writes == f.at
+	f.mu.Unlock()
+	if !fails {
 		return do()
 	}
 	if f.done {
@@ -137,6 +143,11 @@ func TestDomainsFaults(t *testing.T) {
 			}
 			if !errors.Is(err, errLost) {
 				t.Fatalf("write %d: %v", at, err)
+			}
+			for node, label := range picture(t, r.client) {
+				if _, ok := picture(t, r.client)[label]; strings.HasPrefix(node, "node ") && !ok {
+					t.Errorf("write %d failed: %s has Gateway %q, which is not there", at, node, label)
+				}
 			}
 			f.at = 0
 			reconcileUntilDone(t, r)
