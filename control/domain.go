@@ -52,6 +52,9 @@ type Member struct {
 	Key     key.Public
 	Addr    netip.Addr // its node IP
 	Overlay netip.Addr
+	// Other is the key that it does not use at present, while it changes its key;
+	// zero: there is none.
+	Other key.Public
 }
 
 // claimed puts the best claim of a domain in force, which must come from a listed
@@ -105,7 +108,7 @@ func (d *domain) mayClaim(c *Claim) bool {
 		if !d.canCarry(e) {
 			continue
 		}
-		from = from || e.key == c.From
+		from = from || e.key == c.From || e.other == c.From
 		names = names || slices.Contains(c.Active, e.node)
 	}
 	return from && names
@@ -140,7 +143,7 @@ func (p *planner) describe() *Domain {
 	for _, l := range d.entries(v1beta1.TypeTunnel) {
 		if e := d.memberOn[l.entry.NodeName]; e != nil && d.canCarry(e) {
 			out.Members = append(out.Members, Member{
-				Node: e.node, Key: e.key, Addr: d.nodeNamed[e.node].addr, Overlay: e.key.Overlay(),
+				Node: e.node, Key: e.key, Addr: d.nodeNamed[e.node].addr, Overlay: e.key.Overlay(), Other: e.other,
 			})
 		}
 	}

@@ -19,7 +19,10 @@ type member struct {
 	entry *v1beta1.Endpoint
 	field string // path of entry
 	// key is zero when the entry has none, or none that is usable.
-	key    key.Public
+	key key.Public
+	// other is the key that the node does not use at present, of one that changes
+	// its key; zero: there is one key.
+	other  key.Public
 	active map[string]bool // by endpoint type
 	reach  reach
 }
@@ -124,6 +127,31 @@ func (m *mesh) readKeys(d *domain) {
 		e.key = k
 		m.ofKey[k] = e
 	}
+}
+
+// readNextKeys reads the keys that nodes will use next, after all keys: nobody can
+// take another's in this way. Of the two that one is in use which was heard last.
+func (m *mesh) readNextKeys(d *domain, l Local) {
+	for _, e := range d.members {
+		next, _ := e.entry.NextPublicKey() // an error is reported by the source
+		if next.IsZero() || e.key.IsZero() || next == e.key {
+			continue
+		}
+		if other := m.ofKey[next]; other != nil {
+			m.report(d, e.nextKeyField(), "gateway %s, node %s has the same public key; that of node %s is left out",
+				other.domain.name, other.node, e.node)
+			continue
+		}
+		m.ofKey[next] = e
+		e.other = next
+		if next == l.PublicKey || e.key != l.PublicKey && l.Heard[next].After(l.Heard[e.key]) {
+			e.key, e.other = next, e.key
+		}
+	}
+}
+
+func (e *member) nextKeyField() string {
+	return fmt.Sprintf("%s.config[%q]", e.field, v1beta1.ConfigNextPublicKey)
 }
 
 func (e *member) keyField() string {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -115,6 +116,8 @@ func parseLocal(t *testing.T, node, facts string, s control.Snapshot, names *key
 			s.EnableProxy = value == "on"
 		case "allow":
 			s.AllowSources, _, err = control.ParseAllowList(value)
+		case "heard":
+			l.Heard = map[key.Public]time.Time{names.key(value): time.Unix(1, 0)}
 		case "claim":
 			f := strings.Fields(value) // gateway, epoch, who, nodes
 			c := control.Claim{Gateway: f[0], From: names.key(f[2]), Active: strings.Split(f[3], ",")}

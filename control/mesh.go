@@ -52,7 +52,7 @@ type node struct {
 }
 
 // newMesh reads a snapshot.
-func newMesh(s Snapshot, claims []Claim) *mesh {
+func newMesh(s Snapshot, l Local) *mesh {
 	m := &mesh{
 		ofNode: map[string]*domain{}, ofKey: map[key.Public]*member{},
 		enableTunnel: s.EnableTunnel, enableProxy: s.EnableProxy,
@@ -68,8 +68,11 @@ func newMesh(s Snapshot, claims []Claim) *mesh {
 		m.readKeys(d)
 	}
 	for _, d := range m.domains {
+		m.readNextKeys(d, l)
+	}
+	for _, d := range m.domains {
 		m.elect(d)
-		m.claimed(d, claims)
+		m.claimed(d, l.Claims)
 		m.findCarriers(d)
 		m.readReach(d)
 	}

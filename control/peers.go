@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"corax/dataplane"
+	"corax/dataplane/key"
 )
 
 // hubKeepalive holds the NAT mapping of an edge towards a hub: load balancers
@@ -79,8 +80,24 @@ func (p *planner) addPeer(e *member, keep, hubless bool) {
 	case hubless:
 		peer.Endpoint = lan
 	}
+	if !e.other.IsZero() {
+		overlay := e.other.Overlay()
+		other := peer
+		other.PublicKey, other.AllowedIPs = e.other, []netip.Prefix{netip.PrefixFrom(overlay, overlay.BitLen())}
+		other.Other, other.Hub, other.Relay, other.TLSPort = true, false, false, 0
+		p.cfg.Peers = append(p.cfg.Peers, other)
+	}
 	if keep {
 		peer.Keepalive = hubKeepalive
 	}
 	p.cfg.Peers = append(p.cfg.Peers, peer)
+}
+
+// listedKeys are the keys that the objects have of this node.
+func (p *planner) listedKeys() (listed, next key.Public) {
+	if p.member != nil {
+		listed, _ = p.member.entry.PublicKey()
+		next, _ = p.member.entry.NextPublicKey()
+	}
+	return listed, next
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"corax/dataplane"
 	"corax/dataplane/key"
@@ -27,6 +28,9 @@ type Local struct {
 	// Claims are what listed endpoints claim at present, this node's own claim
 	// among them, in any order. Those that the objects do not allow are left out.
 	Claims []Claim
+	// Heard is when each key was last heard of, of peers that change their key and
+	// have two.
+	Heard map[key.Public]time.Time
 }
 
 // Role is what a node is in its domain.
@@ -73,6 +77,9 @@ type Desired struct {
 	// Carriers are the gateway nodes that this node can send through, by node
 	// name; empty on a node that is one.
 	Carriers []Carrier
+	// Listed are the keys of this node that its peers know from the objects: the
+	// public key and the next one; zero without.
+	Listed, Next key.Public
 	// Domain is that of this node; nil when it takes no part in tunnel mode.
 	Domain *Domain
 	// Problems are those of the snapshot, those between objects, and those
@@ -93,7 +100,9 @@ func Plan(s Snapshot, l Local) Desired {
 	p.planRoutes()
 	p.planAllow(s.AllowSources)
 	p.sort()
+	listed, next := p.listedKeys()
 	return Desired{
+		Listed: listed, Next: next,
 		Role: p.role(), Gateway: p.cfg.Self.Gateway, Config: p.cfg,
 		Carriers: p.carriers(), Domain: p.describe(), Problems: SortProblems(slices.Concat(s.Problems, p.mesh.problems, p.problems)),
 	}

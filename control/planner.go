@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"corax/control/api/v1beta1"
 	"corax/dataplane"
 )
 
@@ -34,7 +35,7 @@ type remote struct {
 }
 
 func newPlanner(s Snapshot, l Local) *planner {
-	p := &planner{mesh: newMesh(s, l.Claims), local: l}
+	p := &planner{mesh: newMesh(s, l), local: l}
 	if p.local.LinkMTU <= 0 {
 		p.local.LinkMTU = defaultLinkMTU
 	}
@@ -92,6 +93,11 @@ func (p *planner) planSelf() {
 	}
 	if e := p.member; e != nil && !e.key.IsZero() && e.key != p.local.PublicKey {
 		p.report(p.domain, e.keyField(), "not the public key of node %s: its peers cannot reach it", e.node)
+	}
+	if e := p.member; e != nil && !e.other.IsZero() && e.key == p.local.PublicKey {
+		if first, _ := e.entry.PublicKey(); first != e.key {
+			p.report(p.domain, e.nextKeyField(), "node %s uses this key now: make it the %s", e.node, v1beta1.ConfigPublicKey)
+		}
 	}
 }
 

@@ -37,6 +37,9 @@ func render(d control.Desired, names *keyNames) string {
 		if v.Overlay.IsValid() {
 			fmt.Fprintf(b, " overlay=%s", v.Overlay)
 		}
+		if v.Other.IsValid() {
+			fmt.Fprintf(b, " other=%s", v.Other)
+		}
 		fmt.Fprintf(b, " sources=%s\n", list(v.Sources))
 	}
 	for _, r := range d.Config.Routes {
@@ -79,6 +82,9 @@ func renderPeer(b *strings.Builder, p dataplane.Peer) {
 	renderHub(b, p.Hub, p.Relay, p.Cost)
 	if p.TLSPort != 0 {
 		fmt.Fprintf(b, " tls=%d", p.TLSPort)
+	}
+	if p.Other {
+		b.WriteString(" other")
 	}
 	if p.SameDomain {
 		b.WriteString(" same-domain")

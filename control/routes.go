@@ -37,10 +37,15 @@ func (p *planner) routeOverlays() {
 				continue
 			}
 			addr := p.domain.nodeNamed[e.node].addr
-			over[e.key] = true
-			p.route(dataplane.Route{
-				Prefix: host(e.key.Overlay()), Via: dataplane.ViaVXLAN, VTEP: addr, MTU: p.vxlanMTU(addr),
-			})
+			for _, k := range []key.Public{e.key, e.other} {
+				if k.IsZero() {
+					continue
+				}
+				over[k] = true
+				p.route(dataplane.Route{
+					Prefix: host(k.Overlay()), Via: dataplane.ViaVXLAN, VTEP: addr, MTU: p.vxlanMTU(addr),
+				})
+			}
 		}
 	}
 	for i := range p.cfg.Peers {

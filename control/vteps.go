@@ -32,6 +32,9 @@ func (p *planner) planVTEPs() {
 		}
 		if e != nil && p.overVXLAN(e) {
 			v.Overlay = e.key.Overlay()
+			if !e.other.IsZero() {
+				v.Other = e.other.Overlay()
+			}
 		}
 		p.cfg.VTEPs = append(p.cfg.VTEPs, v)
 	}

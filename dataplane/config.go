@@ -74,6 +74,10 @@ type Peer struct {
 	Cost time.Duration
 	// SameDomain says that the peer is in this node's own domain.
 	SameDomain bool
+	// Other says that this is the key that its node does not use at present, while
+	// it changes its key: it is accepted, with its overlay address alone, and not
+	// sent to first. Another peer of the same node carries the subnets.
+	Other bool
 }
 
 // VTEP is a node of the same domain that speaks VXLAN with this one.
@@ -84,8 +88,9 @@ type VTEP struct {
 	// subnets, for a gateway node the subnets of other domains.
 	Sources []netip.Prefix
 	// Overlay is the node's overlay address when its key is known; packets to
-	// it then go to this VTEP.
-	Overlay netip.Addr
+	// it then go to this VTEP. Other is that of its other key, while it changes
+	// its key.
+	Overlay, Other netip.Addr
 }
 
 // Via names what carries a route's packets.

@@ -74,7 +74,7 @@ func (s *snapshot) ownsOverlay(addr, src netip.Addr) bool {
 	if named && route.route.Via == dataplane.ViaWireGuard {
 		return false
 	}
-	if v := s.vteps[addr]; v != nil && v.overlay == src {
+	if v := s.vteps[addr]; v != nil && (v.overlay == src || v.other == src) {
 		return true
 	}
 	return s.overlays[src] == nil && !named

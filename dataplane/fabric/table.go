@@ -44,6 +44,7 @@ func (e *entry) carries(v6 bool) int { return max(e.limit(v6), e.carry) }
 // vtep is what the fabric knows of one VXLAN tunnel endpoint.
 type vtep struct {
 	overlay netip.Addr // when the configuration names it
+	other   netip.Addr // likewise
 	way     *entry     // to the node itself
 }
 
@@ -184,15 +185,20 @@ func (s *snapshot) addVTEP(v dataplane.VTEP, tightest map[netip.Addr]int) error 
 	way.tcp = way.mtu
 	way.route.MTU = way.mtu
 	s.vteps[addr] = &vtep{way: way}
-	if !v.Overlay.IsValid() {
-		return nil
-	}
-	if !isOverlay(v.Overlay) {
-		return fmt.Errorf("overlay address %v is not in %v", v.Overlay, key.OverlayPrefix)
-	}
-	s.vteps[addr].overlay = v.Overlay
-	if s.overlays[v.Overlay] == nil {
-		s.overlays[v.Overlay] = way
+	for _, x := range []struct {
+		addr netip.Addr
+		to   *netip.Addr
+	}{{v.Overlay, &s.vteps[addr].overlay}, {v.Other, &s.vteps[addr].other}} {
+		if !x.addr.IsValid() {
+			continue
+		}
+		if !isOverlay(x.addr) {
+			return fmt.Errorf("overlay address %v is not in %v", x.addr, key.OverlayPrefix)
+		}
+		*x.to = x.addr
+		if s.overlays[x.addr] == nil {
+			s.overlays[x.addr] = way
+		}
 	}
 	return nil
 }

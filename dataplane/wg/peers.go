@@ -52,8 +52,8 @@ func (d *Device) addLocked(old, now []dataplane.Peer) {
 	}
 	for _, n := range now {
 		p := d.table.add(n.PublicKey)
-		if !n.Endpoint.IsValid() {
-			continue
+		if !n.Endpoint.IsValid() || n.Other {
+			continue // of the other key of a node the address is that one's
 		}
 		w := p.path.Load()
 		if w == nil || n.Endpoint != was[n.PublicKey] && !w.pinned {
