@@ -17,9 +17,9 @@ const (
 	staleAfter = time.Minute
 )
 
-// create writes k to the key file of dir. An existing file stays, and the error
-// matches fs.ErrExist.
-func create(dir string, k Private) (err error) {
+// create writes k to the key file of dir that is called name. An existing file
+// stays, and the error matches fs.ErrExist.
+func create(dir, name string, k Private) (err error) {
 	f, err := os.CreateTemp(dir, tempPrefix+"*") // mode 0600
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func create(dir string, k Private) (err error) {
 	if err := write(f, k); err != nil {
 		return err
 	}
-	if err := place(f.Name(), filepath.Join(dir, FileName)); err != nil {
+	if err := place(f.Name(), filepath.Join(dir, name)); err != nil {
 		return err
 	}
 	return syncDir(dir)

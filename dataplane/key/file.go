@@ -52,7 +52,7 @@ func LoadOrCreate(dir string) (k Private, created bool, err error) {
 	if err != nil {
 		return Private{}, false, err
 	}
-	switch err := create(dir, k); {
+	switch err := create(dir, FileName, k); {
 	case errors.Is(err, fs.ErrExist): // somebody was faster
 		k, err = Load(dir)
 		return k, false, err
