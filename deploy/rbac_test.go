@@ -56,7 +56,7 @@ var namespaceWrites = map[string][]string{
 		"kube-system coordination.k8s.io/leases", "corax-leases coordination.k8s.io/leases", "kube-system apps/deployments",
 	},
 	"controller": {
-		"kube-system /services", "kube-system discovery.k8s.io/endpointslices", "kube-system /configmaps",
+		"kube-system /services", "kube-system /endpoints", "kube-system discovery.k8s.io/endpointslices", "kube-system /configmaps",
 		"kube-system coordination.k8s.io/leases", "corax-leases coordination.k8s.io/leases",
 		"kube-system /events", "kube-system events.k8s.io/events", "default /events", "default events.k8s.io/events",
 	},
