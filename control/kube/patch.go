@@ -41,15 +41,20 @@ type Entry struct {
 // apart.
 type document struct {
 	Spec struct {
-		Endpoints []map[string]any `json:"endpoints"`
+		ExposeType string           `json:"exposeType"`
+		Endpoints  []map[string]any `json:"endpoints"`
 	} `json:"spec"`
 }
 
 // patch returns the JSON patch that makes node's entries in a Gateway, as it
 // stands in the API server, say e; nil when they do, or when it has none. It
 // changes nothing of other entries, and is refused (422) when another index than
-// the one that was read has the entry, or a field changed since.
+// the one that was read has the entry, or a field changed since. How a load
+// balancer is reached is the controller's to say.
 func patch(g document, node string, e Entry) []gateway.Op {
+	if g.Spec.ExposeType == v1beta1.ExposeLoadBalancer {
+		e.PublicIP, e.PublicPort, e.TLSPort = "", 0, 0
+	}
 	var ops []gateway.Op
 	seen := map[string]bool{}
 	for i, entry := range g.Spec.Endpoints {
@@ -135,7 +140,8 @@ func stands(g *v1beta1.Gateway, node string, e Entry) bool {
 	if err != nil {
 		return true
 	}
-	var d document
+	d := document{}
+	d.Spec.ExposeType = g.Spec.ExposeType
 	if json.Unmarshal(b, &d.Spec.Endpoints) != nil {
 		return true
 	}

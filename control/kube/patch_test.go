@@ -137,6 +137,19 @@ func TestPatchOfBothEntries(t *testing.T) {
 	}
 }
 
+// TestPatchBehindBalancer leaves to the controller how a balancer is reached.
+func TestPatchBehindBalancer(t *testing.T) {
+	exposed := func(entry string) string {
+		return strings.Replace(gatewayWith(entry), `"later":1`, `"exposeType":"LoadBalancer"`, 1)
+	}
+	before := exposed(`{"nodeName":"me","type":"tunnel","publicIP":"198.51.100.1","publicPort":4502,"config":{"corax.io/tls-port":"4502"}}`)
+	body := patchOf(t, before, Entry{PublicKey: "K1", PublicIP: "192.0.2.1", PublicPort: 4500, TLSPort: v1beta1.PortTLSFallback})
+	want := exposed(`{"nodeName":"me","type":"tunnel","publicIP":"198.51.100.1","publicPort":4502,"config":{"publicKey":"K1","corax.io/tls-port":"4502"}}`)
+	if after := applied(t, before, body); !jsonpatch.Equal([]byte(after), []byte(want)) {
+		t.Errorf("got  %s\nwant %s", after, want)
+	}
+}
+
 // TestPatchIsRefused applies a patch to an object that somebody changed in
 // between.
 func TestPatchIsRefused(t *testing.T) {
