@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
@@ -234,6 +235,9 @@ func (r *electorate) vote(ctx context.Context, s *domainState) ([]election.Mode,
 func (r *electorate) write(ctx context.Context, s *domainState, modes []election.Mode) (time.Duration, error) {
 	is := *s.g
 	is.Status = election.Status(s.g, s.election, modes, metav1.Now())
+	if equality.Semantic.DeepEqual(s.g.Status, is.Status) { // most often, and cheaper to see than in JSON
+		return 0, nil
+	}
 	patch, err := gateway.StatusPatch(s.g, &is)
 	if err != nil || patch == nil {
 		return 0, err

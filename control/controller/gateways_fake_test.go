@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ type world struct {
 	// refuse makes the API server find every JSON patch invalid.
 	refuse bool
 	// hidden makes reads fail, as when the API server is away.
-	hidden bool
+	hidden atomic.Bool
 }
 
 func newWorld(t *testing.T, objects ...client.Object) *world {
@@ -61,13 +62,13 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 		WithIndex(&corev1.Node{}, nodesByGateway, gatewayOf).
 		WithInterceptorFuncs(interceptor.Funcs{
 			Get: func(ctx context.Context, c client.WithWatch, k client.ObjectKey, o client.Object, opts ...client.GetOption) error {
-				if w.hidden {
+				if w.hidden.Load() {
 					return errKilled
 				}
 				return c.Get(ctx, k, o, opts...)
 			},
 			List: func(ctx context.Context, c client.WithWatch, o client.ObjectList, opts ...client.ListOption) error {
-				if w.hidden {
+				if w.hidden.Load() {
 					return errKilled
 				}
 				return c.List(ctx, o, opts...)

@@ -18,7 +18,8 @@ const (
 	// time of a failover.
 	sweepPeriod = 250 * time.Millisecond
 	// contactPeriod is how long the Leases' watch may say nothing before the API
-	// server is asked for a sign, and contactTimeout how long that may take.
+	// server is asked for a sign, and contactTimeout how long that may take. When a
+	// Lease should lapse it is asked at once.
 	contactPeriod  = time.Second
 	contactTimeout = 2 * time.Second
 )
@@ -58,7 +59,7 @@ func (r *electorate) keepContact(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if quiet, used := r.tracker.Quiet(time.Now()); !used || quiet < contactPeriod {
+		if !r.tracker.Unsure(time.Now(), contactPeriod) {
 			continue
 		}
 		if err := r.contact(ctx); err != nil && ctx.Err() == nil {

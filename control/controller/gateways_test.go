@@ -145,11 +145,11 @@ func TestGatewayAsksBeforeItFailsOver(t *testing.T) {
 		w := up(t, ourGateway("pool", "pool/pool"))
 		w.renew("a", "b", "c")
 		w.die("b", "c")
-		w.hidden = true
+		w.hidden.Store(true)
 		if _, err := w.r.bring(t.Context(), w.mustHave("pool")); err == nil {
 			t.Error("the API server does not answer, and yet somebody was elected")
 		}
-		w.hidden = false
+		w.hidden.Store(false)
 		// The Lease was renewed; only the watch has not told yet.
 		w.leases("a")
 		w.settle("pool")
@@ -159,9 +159,9 @@ func TestGatewayAsksBeforeItFailsOver(t *testing.T) {
 
 // mustHave returns a Gateway even while the API server is away.
 func (w *world) mustHave(name string) *gateway.Gateway {
-	hidden := w.hidden
-	w.hidden = false
-	defer func() { w.hidden = hidden }()
+	hidden := w.hidden.Load()
+	w.hidden.Store(false)
+	defer func() { w.hidden.Store(hidden) }()
 	g := &gateway.Gateway{}
 	if err := w.api.Get(w.t.Context(), client.ObjectKey{Name: name}, g); err != nil {
 		w.t.Fatal(err)

@@ -74,6 +74,9 @@ func addGateways(m manager.Manager, cfg Config, g *guard) error {
 			return err
 		}
 	}
+	if err := addLeases(m, cfg, g); err != nil {
+		return err
+	}
 	if err := m.Add(always(r.watchLeases)); err != nil {
 		return err
 	}

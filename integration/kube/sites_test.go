@@ -221,25 +221,6 @@ func (s *site) since(from time.Time) []moment {
 	return slices.Clone(s.history[i:])
 }
 
-// becomes waits until exactly these nodes are active, with keys.
-func (s *site) becomes(within time.Duration, active string) time.Time {
-	s.t.Helper()
-	cluster.Eventually(s.t, within, "active endpoints", func(context.Context) error {
-		g, m := s.now()
-		for _, e := range g.Status.ActiveEndpoints {
-			if e.Config["publicKey"] == "" {
-				return fmt.Errorf("no key of %s", e.NodeName)
-			}
-		}
-		if m.active != active {
-			return fmt.Errorf("active: %q, epoch %d", m.active, m.epoch)
-		}
-		return nil
-	})
-	_, m := s.now()
-	return m.at
-}
-
 // unbroken checks that since a time somebody was always active, and that the epoch
 // never fell.
 func (s *site) unbroken(from time.Time) {

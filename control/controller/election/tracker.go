@@ -55,17 +55,21 @@ func (t *Tracker) touch(now time.Time) {
 	}
 }
 
-// Quiet returns for how long there was no sign of the API server, and whether
-// there is any Lease that makes it worth while to ask for one.
-func (t *Tracker) Quiet(now time.Time) (time.Duration, bool) {
+// Unsure reports whether a sign of the API server is wanted: there are Leases, and
+// there was none for the given time, or one of them would have lapsed by now.
+func (t *Tracker) Unsure(now time.Time, quiet time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	silent := now.Sub(t.contact) >= quiet
 	for _, n := range t.nodes {
-		if n.known {
-			return now.Sub(t.contact), true
+		if !n.known {
+			continue
+		}
+		if end := t.end(n); silent || !n.lease.Released && t.contact.Before(end) && !now.Before(end) {
+			return true
 		}
 	}
-	return now.Sub(t.contact), false
+	return false
 }
 
 // Observe notes a node's Lease as it is at now. It reports whether that may change
@@ -166,6 +170,14 @@ func (t *Tracker) standing(n *tracked) Standing {
 	case n.lease.Released:
 		return Standing{State: Released, Reason: n.lease.Reason}
 	}
+	if t.contact.Before(t.end(n)) {
+		return Standing{State: Fresh}
+	}
+	return Standing{State: Lapsed}
+}
+
+// end is when a Lease lapses unless we see a renewal.
+func (t *Tracker) end(n *tracked) time.Time {
 	from := later(n.changed, t.since)
 	end := from.Add(n.lease.Duration)
 	if !n.active.IsZero() && n.lease.Duration > activeGrace {
@@ -173,10 +185,7 @@ func (t *Tracker) standing(n *tracked) Standing {
 			end = g
 		}
 	}
-	if t.contact.Before(end) {
-		return Standing{State: Fresh}
-	}
-	return Standing{State: Lapsed}
+	return end
 }
 
 func (t *Tracker) tell(n *tracked) bool {

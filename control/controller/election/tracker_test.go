@@ -234,7 +234,37 @@ func TestTrackerForgetsWhatIsGone(t *testing.T) {
 	if len(tr.nodes) != 0 {
 		t.Errorf("%d nodes are still tracked", len(tr.nodes))
 	}
-	if _, used := tr.Quiet(at(2)); used {
+	if tr.Unsure(at(2), time.Second) {
 		t.Error("the API server is asked for a sign although there is no Lease")
+	}
+}
+
+func TestUnsure(t *testing.T) {
+	var tr Tracker
+	renew("n", 6, 0)(&tr, at(0))
+	for _, tt := range []struct {
+		now  float64
+		do   func(*Tracker, time.Time)
+		want bool
+	}{
+		{0.9, nil, false},
+		{1, nil, true},
+		{1, contact, false},
+		{3, contact, false},
+		{5.5, contact, false},
+		{5.9, nil, false},
+		{6, nil, true}, // it would have lapsed: only a sign of the API server is missing
+		{6, contact, false},
+		{6.5, nil, false},
+		{6.6, release("n", "x"), false},
+		{7, nil, false},
+		{7.6, nil, true},
+	} {
+		if tt.do != nil {
+			tt.do(&tr, at(tt.now))
+		}
+		if got := tr.Unsure(at(tt.now), time.Second); got != tt.want {
+			t.Errorf("at %v: %v, want %v", tt.now, got, tt.want)
+		}
 	}
 }
