@@ -56,10 +56,6 @@ func clusterSettings(c *controllerConfig) []*setting {
 			usage: "namespace of the agents' Leases",
 		},
 		{
-			flag: "leader-elect", def: "true", arg: "bool", parse: boolean(&c.LeaderElect),
-			usage: "act only while holding the leader's Lease",
-		},
-		{
 			flag: "log-level", def: "info", arg: "debug|info|warn|error", parse: level(&c.level),
 			usage: "least level that is logged",
 		},
@@ -73,6 +69,10 @@ func clusterSettings(c *controllerConfig) []*setting {
 // controllerSettings say how the controller works.
 func controllerSettings(c *controllerConfig) []*setting {
 	return []*setting{
+		{
+			flag: "leader-elect", def: "true", arg: "bool", parse: boolean(&c.LeaderElect),
+			usage: "act only while holding the leader's Lease",
+		},
 		{
 			flag: "domain-label", def: controller.DefaultDomainLabel, arg: "LABEL", parse: text(&c.DomainLabel),
 			usage: "node label whose value names the node's domain and NodePool",
