@@ -33,8 +33,8 @@ const (
 	maxProbes = 5000
 )
 
-// Config says what an Agent works with. All but Log, STUN, Claimed, Changed,
-// Listen, Allowed and Open are required.
+// Config says what an Agent works with. All but Log, STUN, Claimed, Heard,
+// Changed, Listen, Allowed and Open are required.
 type Config struct {
 	Log     *slog.Logger
 	Private key.Private
@@ -52,6 +52,9 @@ type Config struct {
 	// Claimed is told when a peer of another domain says something else about who
 	// carries the subnets of its domain; nil: nothing any more. It must not block.
 	Claimed func(key.Public, *hello.Claims)
+	// Heard is told that a peer with a twin said something, each time. It must not
+	// block.
+	Heard func(key.Public)
 	// Changed is called when the MTU of some path is another. It must not block.
 	Changed func()
 	// Listen opens the listener of the TLS fallback, when this node is a hub;
@@ -125,6 +128,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.Claimed == nil {
 		cfg.Claimed = func(key.Public, *hello.Claims) {}
+	}
+	if cfg.Heard == nil {
+		cfg.Heard = func(key.Public) {}
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}

@@ -47,6 +47,8 @@ type Peer struct {
 	Keep       bool
 	SameDomain bool
 	Hello      bool // its overlay address is reached through the tunnel
+	// Twin says that its node changes its key, and is a peer by another key too.
+	Twin bool
 }
 
 // SetPlan makes p the plan. Of several that wait only the last counts.

@@ -77,6 +77,9 @@ func (a *Agent) heard(p *peer, topics uint32) {
 	}
 	now := time.Now()
 	h := a.hello.Of(p.Key)
+	if p.Twin && now.Sub(h.At) < time.Second { // not something that lapsed
+		a.cfg.Heard(p.Key)
+	}
 	if p.Keep {
 		a.surely(p)
 	}

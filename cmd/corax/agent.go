@@ -38,7 +38,7 @@ func newAgentCommand() *cobra.Command {
 		for _, name := range notServed(settings) {
 			log.Warn("a setting has no effect in this version", "setting", name)
 		}
-		if err := runAgent(cmd.Context(), cfg, log); err != nil {
+		if err := runAgents(cmd.Context(), cfg, log); err != nil {
 			return fmt.Errorf("agent: %w", err)
 		}
 		return nil

@@ -113,6 +113,7 @@ func serviceSettings(cfg *agentConfig) []*setting {
 			usage: "open WireGuard's control socket, for wg show",
 		},
 		{key: "allowSources", list: true, parse: prefixes(&cfg.Allow)},
+		{key: "keyRotation", arg: "DURATION", parse: period(&cfg.KeyRotation)},
 		{key: "enableTunnel", parse: switched(&cfg.Tunnel)},
 		{key: "enableProxy", parse: switched(&cfg.Proxy), later: true},
 	}

@@ -96,7 +96,7 @@ func (a *agent) report(now time.Time, peers []dataplane.PeerStatus) {
 
 // entry is what this node's endpoint entries in the Gateway objects should say.
 func (a *agent) entry(now time.Time) kube.Entry {
-	e := kube.Entry{PublicKey: a.public.String(), TLSPort: int(a.cfg.TLSPort), NATType: a.loop.entry.NATType}
+	e := kube.Entry{PublicKey: a.public.String(), NextPublicKey: a.nextPublic(), TLSPort: int(a.cfg.TLSPort), NATType: a.loop.entry.NATType}
 	v, l := a.view.Load(), &a.loop
 	switch {
 	case v.tunnel == nil || v.plan.Config.Self.Hub:

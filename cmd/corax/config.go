@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"regexp"
+	"time"
 
 	"corax/dataplane/key"
 )
@@ -37,6 +38,7 @@ type agentConfig struct {
 	TakeOver    bool           // start although a Raven agent left its state, and remove that
 	UAPI        bool           // open WireGuard's control socket
 	Allow       []netip.Prefix // sources that may speak to a hub's tunnel port and TLS fallback; empty: as the source of the Gateway objects says
+	KeyRotation time.Duration  // age at which the key is changed; zero: never
 	Tunnel      *bool          // tunnel mode; nil: as the source of the Gateway objects says
 	Proxy       *bool          // proxy mode; nil: as above
 

@@ -63,7 +63,9 @@ type domainTalk struct {
 	urgent func() bool
 	// changed is called when a listed endpoint says something else.
 	changed func()
-	now     func() time.Time
+	// heard is told of the key by which a node spoke that has two.
+	heard func(key.Public)
+	now   func() time.Time
 
 	mu     sync.Mutex
 	view   domainView
@@ -118,12 +120,41 @@ func equalDomain(a, b hello.Domain) bool {
 // audienceLocked is who is told: the other listed endpoints and who asked.
 func (t *domainTalk) audienceLocked() []netip.Addr {
 	to := slices.Collect(maps.Keys(t.asking))
-	for _, m := range t.view.domain.Members {
-		if _, there := t.asking[m.Overlay]; m.Node != t.view.node && !there {
-			to = append(to, m.Overlay)
+	for _, a := range t.othersLocked() {
+		if _, there := t.asking[a]; !there {
+			to = append(to, a)
 		}
 	}
 	return to
+}
+
+// othersLocked are the overlay addresses of the other listed endpoints.
+func (t *domainTalk) othersLocked() []netip.Addr {
+	var to []netip.Addr
+	for _, m := range t.view.domain.Members {
+		if m.Node == t.view.node {
+			continue
+		}
+		if to = append(to, m.Overlay); !m.Other.IsZero() {
+			to = append(to, m.Other.Overlay())
+		}
+	}
+	return to
+}
+
+// memberLocked returns the listed endpoint that speaks from an overlay address,
+// and the key that shows it.
+func (t *domainTalk) memberLocked(from netip.Addr) (m control.Member, by key.Public, ok bool) {
+	for _, m := range t.view.domain.Members {
+		switch {
+		case m.Node == t.view.node:
+		case m.Overlay == from:
+			return m, m.Key, true
+		case !m.Other.IsZero() && m.Other.Overlay() == from:
+			return m, m.Other, true
+		}
+	}
+	return control.Member{}, key.Public{}, false
 }
 
 // round is what is due once a second.
@@ -139,11 +170,7 @@ func (t *domainTalk) round() {
 	var tell, ask []netip.Addr
 	if every := askEvery; urgent && now.Sub(t.asked) >= askSoon-askSoon/10 || now.Sub(t.asked) >= every {
 		t.asked = now
-		for _, m := range v.domain.Members {
-			if m.Node != v.node {
-				ask = append(ask, m.Overlay)
-			}
-		}
+		ask = t.othersLocked()
 	}
 	switch {
 	case !v.listed():
@@ -152,11 +179,7 @@ func (t *domainTalk) round() {
 		tell = t.audienceLocked()
 	case v.claim != nil:
 		// Whoever comes back must stand down at once.
-		for _, m := range v.domain.Members {
-			if m.Node != v.node {
-				tell = append(tell, m.Overlay)
-			}
-		}
+		tell = t.othersLocked()
 	}
 	t.mu.Unlock()
 	d := v.said()
@@ -199,19 +222,21 @@ func (t *domainTalk) take(from netip.Addr, d hello.Domain) {
 		return
 	}
 	changed := false
-	for _, m := range v.domain.Members {
-		if d.Listed && m.Overlay == from && m.Node != v.node {
-			c := control.Claim{Gateway: d.Gateway, Epoch: d.Epoch, Active: d.Active, From: m.Key}
-			old, had := t.told[m.Key]
-			changed = !had || !old.claim.Equal(c)
-			t.told[m.Key] = told{c, now}
-		}
+	m, by, known := t.memberLocked(from)
+	if known && d.Listed {
+		c := control.Claim{Gateway: d.Gateway, Epoch: d.Epoch, Active: d.Active, From: by}
+		old, had := t.told[by]
+		changed = !had || !old.claim.Equal(c)
+		t.told[by] = told{c, now}
 	}
 	answer := d.Ask && v.listed()
 	if answer && (len(t.asking) < maxAsking || !t.asking[from].IsZero()) {
 		t.asking[from] = now
 	}
 	t.mu.Unlock()
+	if known && !m.Other.IsZero() {
+		t.heard(by)
+	}
 	if answer {
 		t.sayAll([]netip.Addr{from}, v.said())
 	}
@@ -237,8 +262,10 @@ func (t *domainTalk) nodes(n int, since time.Time) (out []netip.Addr, heard bool
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for a, at := range t.asking {
-		if v := t.view; v.domain != nil && slices.ContainsFunc(v.domain.Members, func(m control.Member) bool { return m.Overlay == a }) {
-			continue
+		if t.view.domain != nil {
+			if _, _, listed := t.memberLocked(a); listed {
+				continue
+			}
 		}
 		out = append(out, a)
 		heard = heard || at.After(since)

@@ -89,6 +89,7 @@ func (a *agent) planned(plan control.Desired) []string {
 	if d := plan.Domain; d != nil && !t.restore {
 		t.restore = true
 		if s := a.loop.memory.Claim; s != nil && time.Since(s.At) < claimFresh {
+			s.Claim.From = a.public // the key may be another now
 			t.machine.Restore(s.Claim, d, s.Epoch, s.Active)
 			t.why = "it did before it was started again"
 			a.inbox.poke()

@@ -88,6 +88,7 @@ type loop struct {
 	entry    kube.Entry // as the cluster was told
 	natAsked time.Time  // when the NAT type was looked at
 	takeover takeover
+	rotation rotation
 }
 
 func newLoop(dir string, log *slog.Logger) loop {
@@ -123,6 +124,9 @@ func (a *agent) control(ctx context.Context) error {
 			}
 		case now := <-second.C:
 			a.lookAround(now)
+			if a.rotate(now) {
+				return errNewKey
+			}
 			if !l.tunnel.dead() && now.Sub(healed) < healEvery && (!l.retry || now.Sub(tried) < retryEvery) {
 				continue
 			}
@@ -139,7 +143,7 @@ func (a *agent) control(ctx context.Context) error {
 func (a *agent) apply(ctx context.Context) {
 	l := &a.loop
 	local, problems := a.local()
-	local.Claims = a.claims()
+	local.Claims, local.Heard = a.claims(), a.heard()
 	claim := l.takeover.machine.Claim()
 	plan := control.Plan(a.switched(l.snapshot), local)
 	for _, p := range plan.Problems {
@@ -240,7 +244,7 @@ func (a *agent) rejoin(dev *tunnel, c dataplane.Config) {
 	for _, p := range c.Peers {
 		addr := a.loop.memory.Proven[p.PublicKey]
 		switch {
-		case !c.Self.Hub && !p.Hub && !p.SameDomain:
+		case p.Other, !c.Self.Hub && !p.Hub && !p.SameDomain:
 			continue // it is looked for when there is traffic
 		case p.Endpoint.IsValid():
 		case addr.IsValid():

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"corax/dataplane/key"
 )
@@ -185,6 +186,24 @@ func prefixes(dst *[]netip.Prefix) func(string) error {
 			*dst = append(*dst, p)
 			return nil
 		})
+	}
+}
+
+// minRotation is the least age at which a key is changed: each change costs a
+// second of traffic.
+const minRotation = time.Hour
+
+func period(dst *time.Duration) func(string) error {
+	return func(s string) error {
+		d, err := time.ParseDuration(s)
+		switch {
+		case err != nil:
+			return fmt.Errorf("%q is not a duration such as 720h", s)
+		case d != 0 && d < minRotation:
+			return fmt.Errorf("%v is less than %v", d, minRotation)
+		}
+		*dst = d
+		return nil
 	}
 }
 

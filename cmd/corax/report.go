@@ -110,6 +110,9 @@ func (a *agent) peers(v *view, now time.Time) []Peer {
 	}
 	var out []Peer
 	for _, c := range v.plan.Config.Peers {
+		if c.Other {
+			continue // its node is shown by the key that is in use
+		}
 		s, n := states[c.PublicKey], managed[c.PublicKey]
 		p := Peer{
 			Gateway:        c.Gateway,
@@ -247,7 +250,7 @@ func (a *agent) targets() []target {
 		p := &v.plan.Config.Peers[i]
 		// A peer that nobody talks to is left in peace, and the paths to other
 		// domains are probed by those who choose them.
-		if !p.SameDomain && (!self.Hub || p.Hub) {
+		if p.Other || !p.SameDomain && (!self.Hub || p.Hub) {
 			continue
 		}
 		tx, rx := a.traffic.peer(p.PublicKey)

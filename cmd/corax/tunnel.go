@@ -34,7 +34,7 @@ func (a *agent) openTunnel(mtu int) (*tunnel, error) {
 	t.nat, err = nat.New(nat.Config{
 		Log: a.log, Private: a.private, Conn: conn, Port: a.cfg.TunnelPort,
 		Prefixes: a.ownPrefixes, Gateways: hostnet.DefaultRouters, STUN: a.stunServers,
-		Changed: a.inbox.poke, Allowed: a.allowed, Claimed: a.book.heard,
+		Changed: a.inbox.poke, Allowed: a.allowed, Claimed: a.book.heard, Heard: a.heardKey,
 		Listen: func() (net.Listener, error) {
 			return net.Listen("tcp", ":"+strconv.Itoa(int(a.cfg.TLSPort)))
 		},
@@ -107,9 +107,11 @@ func (a *agent) natPlan(c dataplane.Config) nat.Plan {
 			over[r.Prefix.Addr()] = true
 		}
 	}
+	twin := twins(c.Peers)
 	for _, x := range c.Peers {
 		n := nat.Peer{
-			Key: x.PublicKey, Gateway: x.Gateway, Node: x.Node, Hub: x.Hub, Relay: x.Relay, Cost: x.Cost,
+			Twin: twin[[2]string{x.Gateway, x.Node}],
+			Key:  x.PublicKey, Gateway: x.Gateway, Node: x.Node, Hub: x.Hub, Relay: x.Relay, Cost: x.Cost,
 			Endpoint: x.Endpoint, Proven: a.loop.memory.Proven[x.PublicKey], SameDomain: x.SameDomain,
 			Keep:  x.Keepalive > 0 || c.Self.Hub && x.Hub && !x.SameDomain && firstKey(a.public, x.PublicKey),
 			Hello: over[x.PublicKey.Overlay()],

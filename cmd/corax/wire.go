@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -47,6 +48,7 @@ type agent struct {
 	hello    *helloPort
 	domain   *domainTalk
 	book     claimBook
+	keys     heardKeys
 	traffic  traffic
 	inbox    inbox
 	loop     loop
@@ -134,8 +136,11 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	g.Go(func() error { return a.control(ctx) })
 	err = g.Wait()
 	log.Info("agent stops", "err", err)
-	if err == nil {
+	switch {
+	case err == nil:
 		a.closeHost()
+	case errors.Is(err, errNewKey) && a.tun != nil:
+		err = errors.Join(err, a.tun.Close())
 	}
 	return err
 }
@@ -201,7 +206,7 @@ func (a *agent) buildDomain() error {
 	a.hello = &helloPort{conn: conn, codec: codec}
 	a.domain = &domainTalk{
 		say: a.hello.say, urgent: a.urgent, changed: a.inbox.poke, now: time.Now,
-		told: map[key.Public]told{}, asking: map[netip.Addr]time.Time{},
+		heard: a.heardKey, told: map[key.Public]told{}, asking: map[netip.Addr]time.Time{},
 	}
 	a.hello.take = a.domain.take
 	a.book.changed = a.inbox.poke
