@@ -1,0 +1,114 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"corax/control/api/v1beta1"
+	"corax/dataplane"
+	"corax/dataplane/key"
+	"corax/nat/path"
+)
+
+func TestCarry(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	hub, other, neighbor := key.Public{1}, key.Public{2}, key.Public{3}
+	edge := &dataplane.Config{
+		Self: dataplane.Self{Tunnel: true},
+		Peers: []dataplane.Peer{
+			{PublicKey: hub, Hub: true, Keepalive: 20 * time.Second},
+			{PublicKey: other}, // another edge: nobody keeps a session with it
+			{PublicKey: neighbor, SameDomain: true, Keepalive: 20 * time.Second},
+		},
+	}
+	called := &dataplane.Config{Self: dataplane.Self{Tunnel: true, Hub: true}, Peers: edge.Peers}
+	heard := func(k key.Public, at time.Time) []dataplane.PeerStatus {
+		return []dataplane.PeerStatus{{PublicKey: k, LastReceive: at}}
+	}
+	long := ago(time.Hour)
+	for _, tt := range []struct {
+		name     string
+		facts    carryFacts
+		ok, sure bool
+		why      string
+	}{
+		{name: "the link is gone", facts: carryFacts{underlay: errors.New("no link"), config: edge, open: true}, sure: true, why: "the underlay is down: no link"},
+		{name: "no tunnel mode", facts: carryFacts{config: &dataplane.Config{}}, ok: true, sure: true},
+		{name: "no device", facts: carryFacts{config: edge}, sure: true, why: "the tunnel device is not open"},
+		{name: "just opened", facts: carryFacts{config: edge, open: true, started: ago(time.Second)}},
+		{name: "nobody answers", facts: carryFacts{config: edge, open: true, started: long}, sure: true, why: "none of 1 peers has answered"},
+		{name: "the hub is heard", facts: carryFacts{config: edge, open: true, started: long, peers: heard(hub, ago(30*time.Second))}, ok: true, sure: true},
+		{name: "heard at once", facts: carryFacts{config: edge, open: true, started: ago(time.Second), peers: heard(hub, now)}, ok: true, sure: true},
+		{name: "the hub was heard", facts: carryFacts{config: edge, open: true, started: long, peers: heard(hub, ago(time.Minute))}, sure: true, why: "none of 1 peers was heard for 40s"},
+		{name: "another edge proves nothing", facts: carryFacts{config: edge, open: true, started: long, peers: heard(other, now)}, sure: true, why: "none of 1 peers"},
+		{name: "a neighbor proves nothing", facts: carryFacts{config: edge, open: true, started: long, peers: heard(neighbor, now)}, sure: true, why: "none of 1 peers"},
+		{name: "no peers", facts: carryFacts{config: &dataplane.Config{Self: dataplane.Self{Tunnel: true}}, open: true, started: long}, ok: true, sure: true},
+		{name: "a hub that nobody called yet", facts: carryFacts{config: called, open: true, started: long}, ok: true, sure: true},
+		{name: "a hub that an edge calls", facts: carryFacts{config: called, open: true, started: long, peers: heard(other, ago(20*time.Second))}, ok: true, sure: true},
+		{name: "a hub that fell silent", facts: carryFacts{config: called, open: true, started: long, peers: heard(other, ago(time.Minute))}, sure: true, why: "none of 2 peers was heard for 40s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.facts.now = now
+			ok, why, sure := tt.facts.judge()
+			if ok != tt.ok || sure != tt.sure || !strings.HasPrefix(why, tt.why) || tt.why == "" && why != "" {
+				t.Errorf("judged %v, %q, sure %v; want %v, %q, %v", ok, why, sure, tt.ok, tt.why, tt.sure)
+			}
+		})
+	}
+}
+
+func TestRavenNAT(t *testing.T) {
+	for _, tt := range []struct {
+		nat  path.NAT
+		want string
+	}{
+		{path.NAT{}, ""},
+		{path.NAT{Blocked: true}, v1beta1.NATUndefined},
+		{path.NAT{Mapping: path.MappingEndpointIndependent, Filtering: path.FilteringEndpointIndependent}, v1beta1.NATFullCone},
+		{path.NAT{Mapping: path.MappingEndpointIndependent, Filtering: path.FilteringAddressDependent}, v1beta1.NATRestrictedCone},
+		{path.NAT{Mapping: path.MappingEndpointIndependent, Filtering: path.FilteringAddressAndPortDependent}, v1beta1.NATPortRestrictedCone},
+		{path.NAT{Mapping: path.MappingEndpointIndependent}, v1beta1.NATPortRestrictedCone},
+		{path.NAT{Mapping: path.MappingAddressDependent}, v1beta1.NATSymmetric},
+		{path.NAT{Mapping: path.MappingAddressAndPortDependent, Filtering: path.FilteringEndpointIndependent}, v1beta1.NATSymmetric},
+	} {
+		if got := ravenNAT(tt.nat); got != tt.want {
+			t.Errorf("%+v is %q, want %q", tt.nat, got, tt.want)
+		}
+	}
+}
+
+func TestSourceOfGateways(t *testing.T) {
+	node := []string{"--node-name=n1", "--node-ip=10.0.0.4"}
+	pod := map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+	for _, tt := range []struct {
+		name      string
+		args      []string
+		env       map[string]string
+		inCluster bool
+		want      string // error
+	}{
+		{name: "a directory", args: []string{"--gateways=d"}},
+		{name: "a directory, in a pod", args: []string{"--gateways=d"}, env: pod},
+		{name: "a kubeconfig, in a pod", args: []string{"--kubeconfig=k"}, env: pod},
+		{name: "a pod", env: pod, inCluster: true},
+		{name: "nothing", want: "neither --kubeconfig nor --gateways is set"},
+		{name: "both", args: []string{"--kubeconfig=k", "--gateways=d"}, want: "exclude each other"},
+		{name: "another preset", args: []string{"--gateways=d", "--preset=other"}, want: "none of standalone, openyurt"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, _, err := load(append(node[:2:2], tt.args...), nil, tt.env)
+			if tt.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("got %v, want %q", err, tt.want)
+				}
+				return
+			}
+			if err != nil || cfg.InCluster != tt.inCluster {
+				t.Errorf("in cluster %v, %v; want %v", cfg.InCluster, err, tt.inCluster)
+			}
+		})
+	}
+}
