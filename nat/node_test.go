@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"corax/control/hello"
 	"corax/dataplane/key"
 	"corax/nat/path"
 	"corax/nat/relay"
@@ -40,6 +42,7 @@ type node struct {
 	dev     *device
 	agent   *Agent
 	changed atomic.Int32
+	claims  sync.Map // by key: *hello.Claims, as Config.Claimed told
 	cancel  context.CancelFunc
 	done    chan error
 }
@@ -150,6 +153,7 @@ func (n *node) start(p Plan) {
 		Prefixes: func() []netip.Prefix { return []netip.Prefix{netip.PrefixFrom(n.addr, 24)} },
 		Gateways: func() []netip.Addr { return nil },
 		Changed:  func() { n.changed.Add(1) },
+		Claimed:  func(k key.Public, c *hello.Claims) { n.claims.Store(k, c) },
 		Open:     func(func() error) error { return errNoSockets },
 	}
 	if n.tls != "" {
