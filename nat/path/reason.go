@@ -36,6 +36,7 @@ const (
 	ReasonRelays
 	ReasonForbidden
 	ReasonLeaving
+	reasonsEnd
 )
 
 type words struct{ code, text string }
@@ -103,7 +104,7 @@ func (r Reason) entry() words {
 }
 
 // Reasons is the number of reasons: they are those below it.
-const Reasons = ReasonForbidden + 1
+const Reasons = reasonsEnd
 
 // Code returns the stable name of the reason, such as "local-udp-blocked".
 func (r Reason) Code() string { return r.entry().code }
