@@ -5,7 +5,6 @@ package cluster
 import (
 	"context"
 	"strings"
-	"testing"
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,7 +16,7 @@ import (
 // AgentConfig returns how a Pod on a node speaks: by a token of its service
 // account, given as NAMESPACE/NAME or as a name of kube-system, that is bound to
 // the Pod and so names the node. Account, node and Pod are made when missing.
-func (c *Cluster) AgentConfig(t testing.TB, node, account string) *rest.Config {
+func (c *Cluster) AgentConfig(t T, node, account string) *rest.Config {
 	t.Helper()
 	namespace, name := splitAccount(account)
 	ctx := t.Context()
@@ -47,7 +46,7 @@ func (c *Cluster) AgentConfig(t testing.TB, node, account string) *rest.Config {
 
 // AccountConfig returns how a service account speaks by a token that is bound to
 // nothing: it names no node. The account is made when missing.
-func (c *Cluster) AccountConfig(t testing.TB, account string) *rest.Config {
+func (c *Cluster) AccountConfig(t T, account string) *rest.Config {
 	t.Helper()
 	namespace, name := splitAccount(account)
 	c.ensureNamespace(t, namespace)
@@ -55,7 +54,7 @@ func (c *Cluster) AccountConfig(t testing.TB, account string) *rest.Config {
 	return c.tokenConfig(t, namespace, name, nil)
 }
 
-func (c *Cluster) tokenConfig(t testing.TB, namespace, name string, bound *authv1.BoundObjectReference) *rest.Config {
+func (c *Cluster) tokenConfig(t T, namespace, name string, bound *authv1.BoundObjectReference) *rest.Config {
 	t.Helper()
 	seconds := int64(6 * 60 * 60)
 	request := &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{ExpirationSeconds: &seconds, BoundObjectRef: bound}}
@@ -68,7 +67,7 @@ func (c *Cluster) tokenConfig(t testing.TB, namespace, name string, bound *authv
 	return cfg
 }
 
-func (c *Cluster) ensureNamespace(t testing.TB, name string) {
+func (c *Cluster) ensureNamespace(t T, name string) {
 	t.Helper()
 	_, err := c.Client.CoreV1().Namespaces().Create(context.WithoutCancel(t.Context()),
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
@@ -77,7 +76,7 @@ func (c *Cluster) ensureNamespace(t testing.TB, name string) {
 	}
 }
 
-func (c *Cluster) ensureAccount(t testing.TB, namespace, name string) {
+func (c *Cluster) ensureAccount(t T, namespace, name string) {
 	t.Helper()
 	_, err := c.Client.CoreV1().ServiceAccounts(namespace).Create(t.Context(),
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"testing"
 	"time"
 )
 
@@ -40,13 +39,13 @@ func (c *Cluster) apiArgs(serving pair) []string {
 }
 
 // startAPI starts the API server and waits until it is ready.
-func (c *Cluster) startAPI(serving pair) error {
+func (c *Cluster) startAPI(ctx context.Context, serving pair) error {
 	p, err := c.start("kube-apiserver", c.apiArgs(serving)...)
 	if err != nil {
 		return err
 	}
 	c.server, c.serving, c.processes["kube-apiserver"] = p, serving, p
-	ctx, cancel := context.WithTimeoutCause(context.Background(), startWithin, errors.New("the API server is not ready"))
+	ctx, cancel := context.WithTimeoutCause(ctx, startWithin, errors.New("the API server is not ready"))
 	defer cancel()
 	ctx, ended := context.WithCancelCause(ctx)
 	defer ended(nil)
@@ -70,7 +69,7 @@ func (c *Cluster) Ready(ctx context.Context) error {
 
 // StopAPI stops the API server with SIGTERM and returns when it is gone: its
 // port refuses connections. etcd keeps its data.
-func (c *Cluster) StopAPI(t testing.TB) {
+func (c *Cluster) StopAPI(t T) {
 	t.Helper()
 	if err := c.server.Stop(stopWithin); err != nil {
 		t.Fatalf("cluster: stop the API server: %v", err)
@@ -79,7 +78,7 @@ func (c *Cluster) StopAPI(t testing.TB) {
 }
 
 // KillAPI stops the API server with SIGKILL.
-func (c *Cluster) KillAPI(t testing.TB) {
+func (c *Cluster) KillAPI(t T) {
 	t.Helper()
 	if err := c.server.Kill(); err != nil {
 		t.Fatalf("cluster: kill the API server: %v", err)
@@ -89,9 +88,9 @@ func (c *Cluster) KillAPI(t testing.TB) {
 
 // StartAPI starts a stopped API server again, on the same port and data, and
 // waits until it is ready.
-func (c *Cluster) StartAPI(t testing.TB) {
+func (c *Cluster) StartAPI(t T) {
 	t.Helper()
-	if err := c.startAPI(c.serving); err != nil {
+	if err := c.startAPI(t.Context(), c.serving); err != nil {
 		t.Fatalf("cluster: start the API server again: %v", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"os/exec"
 	"path/filepath"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +13,7 @@ import (
 // Apply applies manifests as an administrator: files or folders (of a
 // kustomization, or of manifests), relative to the top of the checkout.
 // CustomResourceDefinitions among them are established when it returns.
-func (c *Cluster) Apply(t testing.TB, files ...string) {
+func (c *Cluster) Apply(t T, files ...string) {
 	t.Helper()
 	for _, f := range files {
 		f = path(t, f)
@@ -30,7 +29,7 @@ func (c *Cluster) Apply(t testing.TB, files ...string) {
 }
 
 // ApplyYAML applies manifests given as text.
-func (c *Cluster) ApplyYAML(t testing.TB, manifests string) {
+func (c *Cluster) ApplyYAML(t T, manifests string) {
 	t.Helper()
 	if out, err := c.Kubectl(t, []byte(manifests), "apply", "--server-side", "-f", "-"); err != nil {
 		t.Fatalf("cluster: apply: %v\n%s", err, out)
@@ -39,7 +38,7 @@ func (c *Cluster) ApplyYAML(t testing.TB, manifests string) {
 }
 
 // established waits until every CustomResourceDefinition is served.
-func (c *Cluster) established(t testing.TB) {
+func (c *Cluster) established(t T) {
 	t.Helper()
 	out, err := c.Kubectl(t, nil, "get", "crd", "-o", "name")
 	if err != nil {
@@ -55,7 +54,7 @@ func (c *Cluster) established(t testing.TB) {
 
 // Kubectl runs kubectl as an administrator with some standard input and returns
 // what it wrote, to standard error too.
-func (c *Cluster) Kubectl(t testing.TB, stdin []byte, args ...string) ([]byte, error) {
+func (c *Cluster) Kubectl(t T, stdin []byte, args ...string) ([]byte, error) {
 	t.Helper()
 	var out bytes.Buffer
 	cmd := exec.Command(filepath.Join(c.tools, "kubectl"), append([]string{"--kubeconfig=" + c.file("admin.kubeconfig"), "--cache-dir=" + c.file("kubectl")}, args...)...)

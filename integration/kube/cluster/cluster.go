@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"testing"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -61,18 +60,18 @@ type Cluster struct {
 }
 
 // Start starts a control plane and waits until the API server is ready; with the
-// test it ends.
-func Start(t testing.TB, opt Options) *Cluster {
+// test, or the program, it ends.
+func Start(t T, opt Options) *Cluster {
 	t.Helper()
 	c := &Cluster{opt: opt, tools: Tools(t), dir: t.TempDir(), processes: make(map[string]process)}
 	t.Cleanup(func() { c.close(t) })
-	if err := c.run(); err != nil {
+	if err := c.run(t.Context()); err != nil {
 		t.Fatalf("cluster: %v", err)
 	}
 	return c
 }
 
-func (c *Cluster) run() error {
+func (c *Cluster) run(ctx context.Context) error {
 	if err := c.addresses(); err != nil {
 		return err
 	}
@@ -99,7 +98,7 @@ func (c *Cluster) run() error {
 	if c.processes["etcd"], err = c.start("etcd", c.etcdArgs()...); err != nil {
 		return err
 	}
-	if err := c.startAPI(serving); err != nil {
+	if err := c.startAPI(ctx, serving); err != nil {
 		return err
 	}
 	return c.startControllers()
@@ -164,7 +163,7 @@ func (c *Cluster) startControllers() error {
 }
 
 // close ends every process. Their data is thrown away, so they need no grace.
-func (c *Cluster) close(t testing.TB) {
+func (c *Cluster) close(t T) {
 	for name, p := range c.processes {
 		if p == nil {
 			continue
@@ -182,7 +181,7 @@ func (c *Cluster) close(t testing.TB) {
 
 // Eventually waits until f returns nil, asking ten times a second. After the
 // given time the test fails with what f said last.
-func Eventually(t testing.TB, within time.Duration, what string, f func(context.Context) error) {
+func Eventually(t T, within time.Duration, what string, f func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()

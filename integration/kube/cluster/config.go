@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"testing"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -23,7 +22,7 @@ func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.admin) }
 
 // UserConfig returns how to speak as a user of some groups, by a client
 // certificate.
-func (c *Cluster) UserConfig(t testing.TB, user string, groups ...string) *rest.Config {
+func (c *Cluster) UserConfig(t T, user string, groups ...string) *rest.Config {
 	t.Helper()
 	cfg, err := c.clientConfig("user-"+filepath.Base(user), pkix.Name{CommonName: user, Organization: groups})
 	if err != nil {
@@ -35,7 +34,7 @@ func (c *Cluster) UserConfig(t testing.TB, user string, groups ...string) *rest.
 // Kubeconfig writes a configuration to a file that programs can use, on the
 // control plane's network: anywhere on this machine, or on hosts of the lab that
 // reach it. It returns the file's path.
-func (c *Cluster) Kubeconfig(t testing.TB, cfg *rest.Config) string {
+func (c *Cluster) Kubeconfig(t T, cfg *rest.Config) string {
 	t.Helper()
 	f, err := os.CreateTemp(c.dir, "kubeconfig-")
 	if err != nil {

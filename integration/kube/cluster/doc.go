@@ -1,4 +1,4 @@
-// Package cluster runs a real Kubernetes control plane for tests: etcd,
+// Package cluster runs a real Kubernetes control plane for tests and demos: etcd,
 // kube-apiserver and, when asked, kube-controller-manager, as processes of their
 // own, on loopback or on a host of a lab.
 //
@@ -13,5 +13,5 @@
 // integration/k8stools; without them a test is skipped, or fails when CI is set.
 //
 // Helpers fail the test themselves and return no error. Everything ends with
-// the test that started it.
+// the test that started it. A program that is no test uses them in Run.
 package cluster

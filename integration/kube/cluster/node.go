@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
-	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -63,7 +62,7 @@ func readyCondition(ready bool) corev1.NodeCondition {
 }
 
 // AddNode creates Node objects, many at once when there are many.
-func (c *Cluster) AddNode(t testing.TB, nodes ...Node) {
+func (c *Cluster) AddNode(t T, nodes ...Node) {
 	t.Helper()
 	group, ctx := errgroup.WithContext(t.Context())
 	group.SetLimit(16)
@@ -80,19 +79,19 @@ func (c *Cluster) AddNode(t testing.TB, nodes ...Node) {
 
 // SetReady sets a node's condition Ready: True, or Unknown as of a node whose
 // kubelet is silent.
-func (c *Cluster) SetReady(t testing.TB, node string, ready bool) {
+func (c *Cluster) SetReady(t T, node string, ready bool) {
 	t.Helper()
 	c.patchNode(t, node, "status", map[string]any{"status": map[string]any{"conditions": []any{readyCondition(ready)}}})
 }
 
 // Cordon sets or clears spec.unschedulable, as kubectl cordon does.
-func (c *Cluster) Cordon(t testing.TB, node string, cordon bool) {
+func (c *Cluster) Cordon(t T, node string, cordon bool) {
 	t.Helper()
 	c.patchNode(t, node, "", map[string]any{"spec": map[string]any{"unschedulable": cordon}})
 }
 
 // Label sets labels of a node; an empty value removes one.
-func (c *Cluster) Label(t testing.TB, node string, labels map[string]string) {
+func (c *Cluster) Label(t T, node string, labels map[string]string) {
 	t.Helper()
 	values := make(map[string]any)
 	for k, v := range labels {
@@ -105,14 +104,14 @@ func (c *Cluster) Label(t testing.TB, node string, labels map[string]string) {
 }
 
 // DeleteNode deletes a Node object.
-func (c *Cluster) DeleteNode(t testing.TB, node string) {
+func (c *Cluster) DeleteNode(t T, node string) {
 	t.Helper()
 	if err := c.Client.CoreV1().Nodes().Delete(t.Context(), node, metav1.DeleteOptions{}); err != nil {
 		t.Fatalf("cluster: delete node %s: %v", node, err)
 	}
 }
 
-func (c *Cluster) patchNode(t testing.TB, node, subresource string, patch any) {
+func (c *Cluster) patchNode(t T, node, subresource string, patch any) {
 	t.Helper()
 	b, err := json.Marshal(patch)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"testing"
 )
 
 // ToolsEnv names the environment variable with the folder of the Kubernetes
@@ -17,17 +16,17 @@ import (
 const ToolsEnv = "CORAX_K8S_BIN"
 
 // Tools returns the folder of the Kubernetes programs. Without them it skips the
-// test, or fails it when CI is set.
-func Tools(t testing.TB) string {
+// test, or fails it when CI is set; a program fails.
+func Tools(t T) string {
 	t.Helper()
 	dir, err := tools()
 	if err == nil {
 		return dir
 	}
 	if os.Getenv("CI") != "" {
-		t.Fatal(err)
+		t.Fatalf("%v", err)
 	}
-	t.Skip(err)
+	t.Skipf("%v", err)
 	return ""
 }
 
@@ -49,7 +48,7 @@ func tools() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// checkout returns the folder of the module that the test belongs to.
+// checkout returns the folder of the module that the working directory is in.
 func checkout() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -67,14 +66,14 @@ func checkout() (string, error) {
 }
 
 // path returns the path of a file of the checkout, given relative to its top.
-func path(t testing.TB, name string) string {
+func path(t T, name string) string {
 	t.Helper()
 	if filepath.IsAbs(name) {
 		return name
 	}
 	root, err := checkout()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v", err)
 	}
 	return filepath.Join(root, name)
 }
