@@ -129,6 +129,7 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	g.Go(func() error { return hostnet.WatchNetwork(ctx, cfg.TUNName, a.networkChanged) })
 	g.Go(func() error { return a.resolver.Run(ctx) })
 	g.Go(func() error { return a.live.Run(ctx) })
+	g.Go(func() error { return shrink(ctx) })
 	g.Go(func() error { return a.hello.Run(ctx) })
 	g.Go(func() error { return a.domain.Run(ctx) })
 	g.Go(func() error { return source.Run(ctx) })
