@@ -13,11 +13,15 @@ import (
 	"time"
 )
 
-// auditPolicy has every request that changes something, once it is answered.
+// auditPolicy has every request that changes something, once it is answered, and
+// what is asked of Gateways.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
+- level: Request
+  verbs: [create, update, patch, delete, deletecollection]
+  resources: [{group: raven.openyurt.io}]
 - level: Metadata
   verbs: [create, update, patch, delete, deletecollection]
 - level: None
@@ -32,10 +36,12 @@ type Write struct {
 	Namespace   string
 	Name        string
 	Code        int // of the answer
+	// Body is what was asked of a Gateway, in JSON; nil of other resources.
+	Body json.RawMessage
 }
 
 func (w Write) String() string {
-	return fmt.Sprintf("%s %s %s %s/%s by %s (%s): %d", w.Time.Format("15:04:05.000"), w.Verb, w.Resource, w.Namespace, w.Name, w.User, w.Agent, w.Code)
+	return fmt.Sprintf("%s %s %s %s/%s by %s (%s): %d %s", w.Time.Format("15:04:05.000"), w.Verb, w.Resource, w.Namespace, w.Name, w.User, w.Agent, w.Code, w.Body)
 }
 
 // Mark is a place in the order of all writes.
@@ -96,6 +102,7 @@ func parseAudit(line []byte) (Write, error) {
 			Resource, Subresource, Namespace, Name string
 		}
 		ResponseStatus           struct{ Code int }
+		RequestObject            json.RawMessage
 		RequestReceivedTimestamp time.Time
 	}
 	if err := json.Unmarshal(line, &e); err != nil {
@@ -104,6 +111,7 @@ func parseAudit(line []byte) (Write, error) {
 	w := Write{
 		Time: e.RequestReceivedTimestamp, User: e.User.Username, Agent: e.UserAgent, Verb: e.Verb,
 		Resource: e.ObjectRef.Resource, Namespace: e.ObjectRef.Namespace, Name: e.ObjectRef.Name, Code: e.ResponseStatus.Code,
+		Body: e.RequestObject,
 	}
 	if e.ObjectRef.Subresource != "" {
 		w.Resource += "/" + e.ObjectRef.Subresource

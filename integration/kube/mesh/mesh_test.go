@@ -34,10 +34,7 @@ func TestMesh(t *testing.T) {
 
 	// A TCP transfer between domains behind NATs, over pods' real addresses.
 	from, to := w.Node("edge-b-1").Pods[0], w.Node("edge-c-gw").Pods[0]
-	if _, err := to.Serve(8080, netip.IPv6Unspecified()); err != nil {
-		t.Fatal(err)
-	}
-	at := netip.AddrPortFrom(to.IP, 8080)
+	at := netip.AddrPortFrom(to.IP, servePort)
 	if _, err := from.Transfer(t.Context(), at, 4<<20); err != nil {
 		t.Error(err)
 	}

@@ -28,6 +28,8 @@ const (
 	profile = "deploy/manifests/profiles/net-admin"
 	// poolLabel names the NodePool of a node.
 	poolLabel = "apps.openyurt.io/nodepool"
+	// servePort is where every pod listens.
+	servePort = 8080
 	// settle is how long a whole world, or a changed one, may take until all is
 	// well: agents spread their first write over 10 s.
 	settle = 2 * time.Minute
@@ -43,9 +45,10 @@ const (
 //	edge-c    edge-c-gw                                  (behind a NAT)
 type world struct {
 	*lab.Topology
-	c       *cluster.Cluster
-	control *lab.Host
-	agents  map[string]*lab.Agent
+	c          *cluster.Cluster
+	control    *lab.Host
+	controller *lab.Process // the one started last
+	agents     map[string]*lab.Agent
 }
 
 // population is how many nodes of each domain have an agent.
@@ -64,6 +67,10 @@ func newWorld(t *testing.T) *world {
 	w.addControl(t)
 	w.deploy(t)
 	for _, n := range w.inhabited() {
+		pod := n.Pods[0]
+		if _, err := pod.Serve(servePort, pod.IP); err != nil {
+			t.Fatal(err)
+		}
 		w.addAgent(t, n)
 	}
 	w.startController(t, "controller")
@@ -123,7 +130,7 @@ func (w *world) addAgent(t *testing.T, n *lab.Node) {
 }
 
 // startController starts a `corax controller` on the control plane's host.
-func (w *world) startController(t *testing.T, name string) *lab.Process {
+func (w *world) startController(t *testing.T, name string) {
 	t.Helper()
 	bin, err := lab.Corax()
 	if err != nil {
@@ -131,11 +138,10 @@ func (w *world) startController(t *testing.T, name string) *lab.Process {
 	}
 	cmd := exec.Command(bin, "controller", "--kubeconfig", w.c.Kubeconfig(t, w.c.AccountConfig(t, "corax-controller")),
 		"--expose-cloud", "PublicIP", "--metrics-addr", "off", "--health-addr", "off")
-	p, err := w.control.Start(name, cmd)
+	w.controller, err = w.control.Start(name, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p
 }
 
 // gateway returns a Gateway as the API server has it.
@@ -229,8 +235,9 @@ func (w *world) tell(t *testing.T) {
 	out, _ := w.c.Kubectl(t, nil, "get", "gateways,leases", "-A", "-o", "wide", "--request-timeout=5s")
 	t.Logf("kubectl get:\n%s", out)
 	for name, a := range w.agents {
-		out, _ := a.Command(ctx, "status", "-o", "wide") // exit code 1: a peer is away
-		t.Logf("corax status of %s:\n%s", name, out)
+		status, _ := a.Command(ctx, "status", "-o", "wide") // exit code 1: a peer is away
+		paths, _ := a.Get(ctx, "/v1/paths")
+		t.Logf("corax status of %s:\n%s\npaths: %s", name, status, paths)
 	}
 }
 
