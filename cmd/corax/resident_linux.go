@@ -17,8 +17,8 @@ const settled = 20 * time.Second
 
 // shrink gives back, once the agent is settled, what only the start needed: free
 // heap, and the pages of the program that were touched. Of a binary of 40 MB, most
-// of it the Kubernetes libraries, starting touches three quarters and running a
-// quarter; what is needed again is read again from the page cache.
+// of it the Kubernetes libraries, starting touches three quarters and running less
+// than half; what is needed again is read again from the page cache.
 func shrink(ctx context.Context) error {
 	t := time.NewTimer(settled)
 	defer t.Stop()
