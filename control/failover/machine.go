@@ -21,6 +21,9 @@ const (
 	firstAfter = 15
 	// maxRank bounds how long the candidates wait for each other, in pings.
 	maxRank = 3
+	// settled is for how many steps after it was cut off a node claims nothing:
+	// those who are alive answer by then.
+	settled = 3
 	// handBack is how long those that the objects name must answer before a
 	// claim gives the domain back to them.
 	handBack = 10 * time.Second
@@ -57,6 +60,9 @@ type Machine struct {
 	claim *control.Claim // ours
 	base  base           // what the objects said when it was made
 	back  time.Time      // since when all that the objects name answer; zero: not all
+	// cut is negative while the node is cut off, and settled steps after: the pings
+	// that went unanswered then say nothing of who is dead.
+	cut int
 }
 
 // base is what the objects say of a domain.
@@ -92,7 +98,11 @@ func (m *Machine) Step(now time.Time, in Input) (why string) {
 			return why
 		}
 	}
-	if in.Domain == nil || !in.listed() || !in.Contact {
+	m.cut = min(m.cut+1, 0)
+	if !in.Contact {
+		m.cut = -settled
+	}
+	if in.Domain == nil || !in.listed() || m.cut < 0 {
 		return ""
 	}
 	dead, missed := in.dead()

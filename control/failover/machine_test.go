@@ -82,8 +82,18 @@ func TestMachine(t *testing.T) {
 		}},
 		{"cut off", "b", []step{
 			{0, alone(on(plain, "a:40")), nil, ""},
-			{1, on(plain, "a:41"), claim(1, "b", "b"), "41"},
-			{2, alone(on(domain(0, "a", "b", claim(1, "b", "b")), "a:42")), claim(1, "b", "b"), ""},
+			{1, on(plain, "a:41"), nil, ""}, // a may be about to answer
+			{2, on(plain, "a:42"), nil, ""},
+			{3, on(plain, "a:43"), claim(1, "b", "b"), "43"},
+			{4, alone(on(domain(0, "a", "b", claim(1, "b", "b")), "a:44")), claim(1, "b", "b"), ""},
+		}},
+		{"cut off, and then all is well", "b", []step{
+			{0, alone(on(plain, "a:40")), nil, ""},
+			{1, on(plain, "a:40"), nil, ""},
+			{2, on(plain, "a:0"), nil, ""},
+			{3, on(plain, "a:0"), nil, ""},
+			{4, on(plain, "a:0"), nil, ""},
+			{5, on(plain, "a:4"), claim(1, "b", "b"), "4 pings"},
 		}},
 		{"where somebody elects he has the first word", "b", []step{
 			{0, elected(on(plain, "a:7")), nil, ""},
