@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -63,6 +64,9 @@ type Machine struct {
 	// cut is negative while the node is cut off, and settled steps after: the pings
 	// that went unanswered then say nothing of who is dead.
 	cut int
+	// before is what each carrier had missed when it became one: it was nobody's
+	// business then, and this node may have been cut off. Nil: no step yet.
+	before map[string]int
 }
 
 // base is what the objects say of a domain.
@@ -92,6 +96,7 @@ func (m *Machine) Base() (epoch uint64, active []string) { return m.base.epoch, 
 
 // Step takes in what is known now. When the claim changed it returns why.
 func (m *Machine) Step(now time.Time, in Input) (why string) {
+	in.Readings = m.since(in)
 	if m.claim != nil {
 		if why := m.over(now, in); why != "" {
 			m.claim, m.back = nil, time.Time{}
@@ -111,6 +116,33 @@ func (m *Machine) Step(now time.Time, in Input) (why string) {
 	}
 	m.take(in, dead)
 	return fmt.Sprintf("%s of gateway %s did not answer %d pings in a row", strings.Join(dead, " and "), in.Gateway, in.Readings[dead[0]].Missed)
+}
+
+// since returns the readings with what carriers missed since they are.
+func (m *Machine) since(in Input) map[string]Reading {
+	if in.Domain == nil {
+		m.before = nil
+		return in.Readings
+	}
+	out := maps.Clone(in.Readings)
+	before := make(map[string]int, len(in.Domain.Carriers))
+	for _, c := range in.Domain.Carriers {
+		r, ok := in.Readings[c]
+		n, known := m.before[c]
+		switch {
+		case !known && m.before != nil:
+			n = r.Missed
+		case r.Missed < n:
+			n = 0
+		}
+		before[c] = n
+		if ok {
+			r.Missed -= n
+			out[c] = r
+		}
+	}
+	m.before = before
+	return out
 }
 
 // over says why our claim ends; empty: it does not.

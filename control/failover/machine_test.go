@@ -87,6 +87,15 @@ func TestMachine(t *testing.T) {
 			{3, on(plain, "a:43"), claim(1, "b", "b"), "43"},
 			{4, alone(on(domain(0, "a", "b", claim(1, "b", "b")), "a:44")), claim(1, "b", "b"), ""},
 		}},
+		{"an active one that was cut off stands down, and does not blame its successor", "a", []step{
+			{0, on(plain, "b:0"), nil, ""},
+			{1, on(plain, "b:7"), nil, ""},
+			{2, on(domain(0, "a", "b", claim(1, "b", "b")), "b:7"), nil, ""},
+			{3, on(domain(0, "a", "b", claim(1, "b", "b")), "b:8"), nil, ""},
+			{4, on(domain(0, "a", "b", claim(1, "b", "b")), "b:0"), nil, ""},
+			{5, on(domain(0, "a", "b", claim(1, "b", "b")), "b:3"), nil, ""},
+			{6, on(domain(0, "a", "b", claim(1, "b", "b")), "b:4"), claim(2, "a", "a"), "b of gateway g did not answer 4"},
+		}},
 		{"cut off, and then all is well", "b", []step{
 			{0, alone(on(plain, "a:40")), nil, ""},
 			{1, on(plain, "a:40"), nil, ""},
