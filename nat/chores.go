@@ -38,7 +38,7 @@ func (a *Agent) chores(now time.Time) {
 			a.settle(p, now)
 		}
 		a.retire(p, now)
-		a.listen(p)
+		a.listen(p, now)
 		if p.parked && p.active() {
 			a.unpark(p)
 		}

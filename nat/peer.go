@@ -49,8 +49,9 @@ type peer struct {
 	costs    *hello.Costs
 	claims   *hello.Claims // as others were told
 
-	silence  int       // chores in which its path was not proven, in a row
-	standing time.Time // when it was last called for the sake of its gateway
+	silence    int       // chores in which its path did not seem to work, in a row
+	sentBefore uint64    // last.Sent at the last chores
+	standing   time.Time // when it was last called for the sake of its gateway
 
 	// What we tell it.
 	candidates hello.Candidates

@@ -25,9 +25,14 @@ func (a *Agent) claimed(p *peer, c *hello.Claims) {
 	a.cfg.Claimed(p.Key, c)
 }
 
+// unheardFor is how long nothing may come from a peer that is sent to.
+const unheardFor = 3 * time.Second
+
 // listen counts for how long a path that is wanted does not work.
-func (a *Agent) listen(p *peer) {
-	if p.active() && !p.machine.Proven() {
+func (a *Agent) listen(p *peer, now time.Time) {
+	asked := p.last.Sent != p.sentBefore && now.Sub(p.last.Heard) > unheardFor
+	p.sentBefore = p.last.Sent
+	if p.active() && (asked || !p.machine.Proven()) {
 		p.silence++
 		return
 	}
