@@ -207,9 +207,9 @@ func (r *traffic) check(t *testing.T, struck time.Time) {
 			t.Fatalf("TCP from %s to %s: %v", r.from.Name, r.to.Name, err)
 		}
 	}
-	beat, flow := r.beat.Result(), lab.FlowResult{}
-	var err error
-	if flow, err = r.flow.Result(); err != nil {
+	beat := r.beat.Result()
+	flow, err := r.flow.Result()
+	if err != nil {
 		t.Errorf("TCP from %s to %s did not survive: %v", r.from.Name, r.to.Name, err)
 	}
 	t.Logf("from %s to %s: datagrams away for %v, TCP for %v", r.from.Name, r.to.Name,
