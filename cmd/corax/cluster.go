@@ -11,7 +11,6 @@ import (
 
 	"corax/control/api/v1beta1"
 	"corax/control/file"
-	"corax/control/kube"
 	"corax/dataplane"
 	"corax/dataplane/hostnet"
 	"corax/dataplane/key"
@@ -30,22 +29,36 @@ func (a *agent) newSource() (source, error) {
 	if cfg.Gateways != "" {
 		return file.New(file.Config{Dir: cfg.Gateways, Cache: cfg.StateDir, Log: a.log, Update: a.inbox.put})
 	}
-	c := kube.Config{
-		Kubeconfig: cfg.Kubeconfig, Node: cfg.NodeName, StateDir: cfg.StateDir,
-		UserAgent: "corax-agent/" + versionText(), EnableTunnel: true, EnableProxy: true,
-		Log: a.log, Update: a.inbox.put, Changed: a.inbox.poke,
-	}
-	if cfg.Preset == presetOpenYurt {
-		// Raven's meaning of a missing raven-cfg, and the name that YurtHub caches
-		// for.
-		c.UserAgent, c.EnableTunnel, c.EnableProxy = "raven-agent-ds", false, false
-	}
-	client, err := kube.New(c)
+	c, err := newCluster(cfg, a.log, a.inbox)
 	if err != nil {
 		return nil, err
 	}
-	a.cluster = client
-	return client, nil
+	a.cluster = c
+	return c, nil
+}
+
+// cluster is what an agent needs of a cluster. A build without Kubernetes (tag
+// nokube) has none.
+type cluster interface {
+	source
+	// Publish has this node's endpoint entries say e, soon.
+	Publish(e entry)
+	// Carry has this node's Lease say whether it can carry traffic, and why not.
+	Carry(ok bool, why string)
+	// Server is the address of the API server; zero while that is not known.
+	Server() netip.Addr
+	// Connected reports whether the API server is there, and since when.
+	Connected() (bool, time.Time)
+	Problems() []string
+	Counters() []dataplane.Counter
+}
+
+// entry is what this node's endpoint entries should say. An empty field leaves
+// what stands there alone, but for the next key.
+type entry struct {
+	PublicKey, NextPublicKey string
+	NATType                  string
+	TLSPort                  int
 }
 
 // clusterProblems is what is wrong with the connection to the cluster.
@@ -53,7 +66,7 @@ func (a *agent) clusterProblems() []string {
 	if a.cluster == nil {
 		return nil
 	}
-	return a.cluster.State().Problems()
+	return a.cluster.Problems()
 }
 
 // apiServer is the address of the API server; zero when there is none.
@@ -95,8 +108,8 @@ func (a *agent) report(now time.Time, peers []dataplane.PeerStatus) {
 }
 
 // entry is what this node's endpoint entries in the Gateway objects should say.
-func (a *agent) entry(now time.Time) kube.Entry {
-	e := kube.Entry{PublicKey: a.public.String(), NextPublicKey: a.nextPublic(), TLSPort: int(a.cfg.TLSPort), NATType: a.loop.entry.NATType}
+func (a *agent) entry(now time.Time) entry {
+	e := entry{PublicKey: a.public.String(), NextPublicKey: a.nextPublic(), TLSPort: int(a.cfg.TLSPort), NATType: a.loop.entry.NATType}
 	v, l := a.view.Load(), &a.loop
 	switch {
 	case v.tunnel == nil || v.plan.Config.Self.Hub:

@@ -186,8 +186,8 @@ func (a *agent) elects(now time.Time) bool {
 	if a.cluster == nil {
 		return false
 	}
-	s := a.cluster.State()
-	return s.Connected && now.Sub(s.Since) > electsAfter
+	connected, since := a.cluster.Connected()
+	return connected && now.Sub(since) > electsAfter
 }
 
 // witnesses are who should answer a node that is not cut off: of its domain, and

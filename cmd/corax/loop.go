@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"corax/control"
-	"corax/control/kube"
 	"corax/dataplane"
 	"corax/dataplane/key"
 	"corax/dataplane/wg"
@@ -84,9 +83,9 @@ type loop struct {
 	reported map[string]bool   // problems that have been logged
 	notes    map[string]string // problems of the loop itself, by subject
 	retry    bool
-	opened   time.Time  // when the tunnel was
-	entry    kube.Entry // as the cluster was told
-	natAsked time.Time  // when the NAT type was looked at
+	opened   time.Time // when the tunnel was
+	entry    entry     // as the cluster was told
+	natAsked time.Time // when the NAT type was looked at
 	takeover takeover
 	rotation rotation
 }

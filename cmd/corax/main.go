@@ -37,7 +37,8 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newAgentCommand(), newControllerCommand(), newKeyCommand(), newStatusCommand(), newPingCommand(),
+	root.AddCommand(newAgentCommand(), newKeyCommand(), newStatusCommand(), newPingCommand(),
 		newPathsCommand(), newNetcheckCommand(), newVersionCommand())
+	root.AddCommand(clusterCommands()...)
 	return root
 }

@@ -13,7 +13,6 @@ import (
 
 	"corax/control"
 	"corax/control/hello"
-	"corax/control/kube"
 	"corax/dataplane"
 	"corax/dataplane/fabric"
 	"corax/dataplane/hostnet"
@@ -42,7 +41,7 @@ type agent struct {
 	host   *hostnet.Host // nil where we have nothing to do with the host
 	left   string        // what a dead agent left and we could not remove
 
-	cluster  *kube.Client // nil: the Gateway objects come from a directory
+	cluster  cluster // nil: the Gateway objects come from a directory
 	resolver *resolver
 	live     *liveness
 	hello    *helloPort
