@@ -127,8 +127,11 @@ func For(in Input) Result {
 		}
 	case v1beta1.ExposePublicIP:
 		for _, h := range hubs {
-			w.public(h)
+			if !w.public(h.node) {
+				w.problem(reasonAddress, "node %s has no external address, and its entry no publicIP", h.node)
+			}
 		}
+		w.publicStandbys()
 	}
 	w.slices(wanted)
 	w.Hold = len(w.Create) > 0 || len(w.Adopt) > 0 || w.left(wanted)

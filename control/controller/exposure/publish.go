@@ -130,14 +130,28 @@ func (w *work) unpublish(s *corev1.Service, node string) {
 	}
 }
 
-// public fills the entries of a hub that is exposed by its own address, where
-// nobody gave one.
-func (w *work) public(h hub) {
-	n, _ := w.Node(h.node)
+// publicStandbys fills the entries of the nodes that may be elected later, too: a
+// standby may have to take over while nobody can write its address.
+func (w *work) publicStandbys() {
+	if w.Gateway.DeletionTimestamp != nil {
+		return
+	}
+	for i := range w.Endpoints {
+		e := &w.Endpoints[i]
+		if modeOn(w.Gateway, w.Settings, e.Type) && v1beta1.CheckName(e.NodeName) == nil {
+			w.public(e.NodeName)
+		}
+	}
+}
+
+// public fills the entries of a node that is exposed by its own address, where
+// nobody gave one. It reports whether they have an address then.
+func (w *work) public(node string) bool {
+	n, _ := w.Node(node)
 	known := false
 	for i := range w.Endpoints {
 		e := &w.Endpoints[i]
-		if e.NodeName != h.node {
+		if e.NodeName != node {
 			continue
 		}
 		if e.PublicIP == "" && e.Config[v1beta1.ConfigPublicHost] == "" {
@@ -150,9 +164,7 @@ func (w *work) public(h hub) {
 		}
 		known = known || e.PublicIP != "" || e.Config[v1beta1.ConfigPublicHost] != ""
 	}
-	if !known {
-		w.problem(reasonAddress, "node %s has no external address, and its entry no publicIP", h.node)
-	}
+	return known
 }
 
 // noAddress notes that the cloud gave a Service no address yet.

@@ -140,6 +140,46 @@ func TestPublicIP(t *testing.T) {
 	}
 }
 
+// TestPublicIPOfStandbys has a node that is not elected: it gets its address all
+// the same, and none of it is a problem when it has none.
+func TestPublicIPOfStandbys(t *testing.T) {
+	external := netip.MustParseAddr("198.51.100.2")
+	for _, tt := range []struct {
+		name   string
+		change func(*world)
+		want   string
+	}{
+		{"an address", func(*world) {}, "198.51.100.2"},
+		{"a person's address", func(w *world) { w.Gateway.Spec.Endpoints[1].PublicIP = "203.0.113.7" }, "203.0.113.7"},
+		{"none", func(w *world) { w.nodes["node-2"] = exposure.Node{Name: "node-2"} }, ""},
+		{"no node", func(w *world) { delete(w.nodes, "node-2") }, ""},
+		{"bad name", func(w *world) {
+			w.nodes["node 2"] = w.nodes["node-2"]
+			w.Gateway.Spec.Endpoints[1].NodeName = "node 2"
+		}, ""},
+		{"tunnel mode is off", func(w *world) { w.data = map[string]string{"enable-l3-tunnel": "false"} }, ""},
+		{"not exposed", func(w *world) { w.Gateway.Spec.ExposeType = "" }, ""},
+		{"exposed by a balancer", func(w *world) { w.Gateway.Spec.ExposeType = v1beta1.ExposeLoadBalancer }, ""},
+		{"on its way out", func(w *world) { w.Gateway.DeletionTimestamp = &metav1.Time{Time: start} }, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := hubs("node-1", "node-2")
+			w.Gateway.Spec.ExposeType = v1beta1.ExposePublicIP
+			w.Gateway.Status.ActiveEndpoints = w.Gateway.Status.ActiveEndpoints[:1]
+			w.nodes["node-1"] = exposure.Node{Name: "node-1", External: netip.MustParseAddr("198.51.100.1")}
+			w.nodes["node-2"] = exposure.Node{Name: "node-2", External: external}
+			tt.change(w)
+			r := w.settle(t)
+			if got := r.Endpoints[1].PublicIP; got != tt.want {
+				t.Errorf("publicIP %q, want %q", got, tt.want)
+			}
+			if c := condition(r, "Exposed"); c.Reason == "NoAddress" {
+				t.Errorf("a standby is a problem: %+v", c)
+			}
+		})
+	}
+}
+
 func TestSlices(t *testing.T) {
 	w := hubs("node-1")
 	w.nodes["node-1"] = exposure.Node{Name: "node-1", Addrs: []netip.Addr{
