@@ -6,7 +6,7 @@ LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 UNIT      = $(shell $(GO) list ./... | grep -v /integration)
 RACE     := $(if $(shell command -v gcc),-race)# the race detector needs a C compiler
 FUZZTIME ?= 10s
-.PHONY: help build cross portable test unit integration kubernetes race lint fuzz bench demo soak image generate clean
+.PHONY: help build cross portable test unit integration kubernetes race lint fuzz bench demo demo-k8s soak image generate clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: build ## Ratios against other systems on one topology, in one run
 
 demo: build ## Pods of three domains, real agents: relayed, then direct, live
 	$(GO) run ./integration/demo -corax bin/corax
+
+demo-k8s: build kubernetes ## Three domains on a real Kubernetes API: a gateway node dies
+	$(GO) run ./integration/demok8s -corax bin/corax
 
 soak: build ## The long tests: soak, chaos, scale, simulated NATs
 	CORAX_NATLAB_SEEDS=6000 $(GO) test -count=1 -run TestRandom ./nat/natlab
