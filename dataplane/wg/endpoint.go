@@ -25,6 +25,7 @@ type peer struct {
 
 	path   atomic.Pointer[path]   // nil: no path; written under table.mu
 	spare  atomic.Pointer[source] // the last source made, to be used again
+	from   atomic.Pointer[way]    // where it last proved to send from; nil: from its path, or nobody knows
 	heard  atomic.Int64           // as path.heard, from anywhere
 	wanted atomic.Int64           // when Config.Wanted was last told, by gate.now
 	told   atomic.Int64           // when Config.Proven was last told, by gate.now
@@ -79,6 +80,22 @@ func (p *peer) SrcIP() netip.Addr {
 		return w.local
 	}
 	return netip.Addr{}
+}
+
+// sendsFrom reports whether o is where p's relay frames may come from: its path,
+// or where p proved to send from while that path was pinned. Each end of a session
+// chooses for itself, so the two may differ for good: one way by IPv4, the other
+// by IPv6.
+func (p *peer) sendsFrom(o *way) bool {
+	w := p.path.Load()
+	if w == nil || w.via != nil {
+		return false
+	}
+	if w.same(o) {
+		return true
+	}
+	from := p.from.Load()
+	return from != nil && from.same(o)
 }
 
 func (p *peer) dst() netip.AddrPort {

@@ -200,5 +200,8 @@ func (d *Device) EndStream(s Stream) {
 		if w := p.path.Load(); w != nil && w.stream == s {
 			d.table.setPath(p, nil, &w)
 		}
+		if from := p.from.Load(); from != nil && from.stream == s {
+			p.from.CompareAndSwap(from, nil)
+		}
 	}
 }

@@ -308,8 +308,7 @@ func (r *reader) unwrap(frame []byte) ([]byte, Kind) {
 		r.b.drops.add(dropLabel, 1)
 		return nil, KindUnknown
 	}
-	w := x.from.path.Load()
-	if w == nil || !w.same(&r.cur) || w.via != nil {
+	if !x.from.sendsFrom(&r.cur) {
 		r.dropFrame(x, dropHop)
 		return nil, KindUnknown
 	}

@@ -15,7 +15,10 @@ func (b *bind) Send(bufs [][]byte, ep conn.Endpoint) error {
 		return nil
 	}
 	switch e := ep.(type) {
-	case *peer:
+	case *peer: // it last sent over its path
+		if e.from.Load() != nil {
+			e.from.Store(nil)
+		}
 		return b.sendPeer(bufs, e)
 	case *source:
 		return b.sendSource(bufs, e)
@@ -108,6 +111,9 @@ func (b *bind) prove(p *peer, s *source) {
 	tell := s.tell.Swap(false)
 	w := p.path.Load()
 	if w != nil && w.pinned {
+		if !s.named || s.base == w {
+			b.table.cameBy(p, &s.way, w)
+		}
 		if tell && b.proven != nil && !w.took(&s.way) {
 			if due(&p.told, b.gate.now()) {
 				b.proven(p.key, s.public())

@@ -140,11 +140,29 @@ func (t *table) setPath(p *peer, w *path, from **path) bool {
 	t.dropPathLocked(p)
 	p.path.Store(w)
 	p.spare.Store(nil)
+	p.from.Store(nil)
 	if w != nil && w.direct() {
 		t.byPath[w.spot()] = p
 	}
 	t.gen.Add(1)
 	return true
+}
+
+// cameBy notes that p proved to send by o, while w is its path.
+func (t *table) cameBy(p *peer, o *way, w *path) {
+	from := p.from.Load()
+	if from != nil && from.same(o) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case p.path.Load() != w:
+	case o.via != nil || w.same(o): // a relay frame comes in no other
+		p.from.Store(nil)
+	default:
+		p.from.Store(&way{to: o.to, socket: o.socket, stream: o.stream})
+	}
 }
 
 func (t *table) dropPathLocked(p *peer) {
