@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"corax/integration/kube/cluster"
+	"corax/integration/kube/mesh"
 	"corax/integration/lab"
 )
 
@@ -34,17 +35,17 @@ func faults() []fault {
 	return []fault{
 		{
 			"agent killed",
-			func(t *testing.T, w *world, node string) { must(t, w.agents[node].Kill()) },
-			func(t *testing.T, w *world, node string) { must(t, w.agents[node].Start()) },
+			func(t *testing.T, w *world, node string) { must(t, w.Agent(node).Kill()) },
+			func(t *testing.T, w *world, node string) { must(t, w.Agent(node).Start()) },
 			"agent dead: Lease lapsed",
 		},
 		{
 			"agent frozen",
 			func(t *testing.T, w *world, node string) {
-				must(t, w.agents[node].Process().Signal(syscall.SIGSTOP))
+				must(t, w.Agent(node).Process().Signal(syscall.SIGSTOP))
 			},
 			func(t *testing.T, w *world, node string) {
-				must(t, w.agents[node].Process().Signal(syscall.SIGCONT))
+				must(t, w.Agent(node).Process().Signal(syscall.SIGCONT))
 			},
 			"agent dead: Lease lapsed",
 		},
@@ -56,14 +57,14 @@ func faults() []fault {
 		},
 		{
 			"node cordoned",
-			func(t *testing.T, w *world, node string) { w.c.Cordon(t, node, true) },
-			func(t *testing.T, w *world, node string) { w.c.Cordon(t, node, false) },
+			func(t *testing.T, w *world, node string) { w.Cluster.Cordon(t, node, true) },
+			func(t *testing.T, w *world, node string) { w.Cluster.Cordon(t, node, false) },
 			"cordoned",
 		},
 		{
 			"agent stopped",
-			func(t *testing.T, w *world, node string) { must(t, w.agents[node].Stop()) },
-			func(t *testing.T, w *world, node string) { must(t, w.agents[node].Start()) },
+			func(t *testing.T, w *world, node string) { must(t, w.Agent(node).Stop()) },
+			func(t *testing.T, w *world, node string) { must(t, w.Agent(node).Start()) },
 			"carries no traffic: the agent was stopped",
 		},
 	}
@@ -92,7 +93,7 @@ func TestFailover(t *testing.T) {
 // failover strikes the active node of a domain while its other nodes have
 // traffic with the rest of the world.
 func (w *world) failover(t *testing.T, domain string, f fault) {
-	victim := w.theActive(t, domain)
+	victim := w.TheActive(t, domain)
 	runs := w.startTraffic(t, domain, victim)
 	mark := time.Now()
 	f.strike(t, w, victim)
@@ -105,28 +106,26 @@ func (w *world) failover(t *testing.T, domain string, f fault) {
 	}
 	defer heal()
 	cluster.Eventually(t, time.Minute, "a successor of "+victim, func(ctx context.Context) error {
-		names, err := w.active(ctx, domain)
+		names, err := w.Active(ctx, domain)
 		if err == nil && (len(names) != 1 || names[0] == victim) {
 			err = fmt.Errorf("active are %v", names)
 		}
 		return err
 	})
-	t.Logf("%s gave way to %s after %v", victim, w.theActive(t, domain), time.Since(mark).Round(100*time.Millisecond))
+	t.Logf("%s gave way to %s after %v", victim, w.TheActive(t, domain), time.Since(mark).Round(100*time.Millisecond))
 	for _, r := range runs {
 		r.check(t, mark)
 	}
 	w.lost(t, domain, victim, f.cause)
 	heal()
-	for domain, n := range population() {
-		cluster.Eventually(t, settle, "gateway "+domain+" after the fault", func(ctx context.Context) error { return w.healthy(ctx, domain, n) })
-	}
+	w.WaitHealthy(t)
 }
 
 // lost looks for the event that says that a node was lost, and why.
 func (w *world) lost(t *testing.T, domain, node, cause string) {
 	t.Helper()
 	cluster.Eventually(t, 10*time.Second, "the event about "+node, func(ctx context.Context) error {
-		list, err := w.c.Client.EventsV1().Events("").List(ctx, metav1.ListOptions{})
+		list, err := w.Cluster.Client.EventsV1().Events("").List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return err
 		}
@@ -154,12 +153,12 @@ type traffic struct {
 }
 
 // startTraffic starts traffic from a node of a domain that is not the one to be
-// struck, to a pod of each other domain, and lets it settle.
+// struck, to a pod of each other domain, and lets it mesh.Settle.
 func (w *world) startTraffic(t *testing.T, domain, victim string) []*traffic {
 	t.Helper()
 	var from *lab.Node
 	far := make(map[string]*lab.Node)
-	for _, n := range w.inhabited() {
+	for _, n := range w.Nodes() {
 		switch {
 		case domainOf(n) != domain:
 			far[domainOf(n)] = n
@@ -180,7 +179,7 @@ func (r *traffic) start(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	at := netip.AddrPortFrom(r.to.IP, servePort)
+	at := netip.AddrPortFrom(r.to.IP, mesh.Port)
 	var err error
 	r.flow, err = r.from.StartFlow(ctx, at)
 	must(t, err)

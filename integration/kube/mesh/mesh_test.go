@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"corax/integration/kube/cluster"
+	"corax/integration/kube/mesh"
 	"corax/integration/lab"
 )
 
@@ -17,14 +18,14 @@ import (
 // looks at how they did it.
 func TestMesh(t *testing.T) {
 	w := newWorld(t)
-	for _, n := range w.inhabited() {
-		if err := w.agents[n.Name].WaitStatus(t.Context(), lab.Untroubled); err != nil {
+	for _, n := range w.Nodes() {
+		if err := w.Agent(n.Name).WaitStatus(t.Context(), lab.Untroubled); err != nil {
 			t.Errorf("%s: %v", n.Name, err)
 		}
 	}
 
 	// What agents wrote was allowed, and each wrote its own.
-	for _, write := range w.c.Writes(t, 0, func(w cluster.Write) bool {
+	for _, write := range w.Cluster.Writes(t, 0, func(w cluster.Write) bool {
 		return strings.HasPrefix(w.User, "system:serviceaccount:kube-system:corax-")
 	}) {
 		if write.Code == 403 {
@@ -34,7 +35,7 @@ func TestMesh(t *testing.T) {
 
 	// A TCP transfer between domains behind NATs, over pods' real addresses.
 	from, to := w.Node("edge-b-1").Pods[0], w.Node("edge-c-gw").Pods[0]
-	at := netip.AddrPortFrom(to.IP, servePort)
+	at := netip.AddrPortFrom(to.IP, mesh.Port)
 	if _, err := from.Transfer(t.Context(), at, 4<<20); err != nil {
 		t.Error(err)
 	}
@@ -43,14 +44,14 @@ func TestMesh(t *testing.T) {
 	}
 
 	// kubectl shows people what there is.
-	out, err := w.c.Kubectl(t, nil, "get", "gateways")
+	out, err := w.Cluster.Kubectl(t, nil, "get", "gateways")
 	if err != nil {
 		t.Fatal(errors.Join(err, errors.New(string(out))))
 	}
-	for domain := range population() {
+	for _, domain := range w.names() {
 		if !slices.ContainsFunc(strings.Split(string(out), "\n"), func(line string) bool {
 			f := strings.Fields(line)
-			return len(f) > 1 && f[0] == domain && f[1] == w.theActive(t, domain)
+			return len(f) > 1 && f[0] == domain && f[1] == w.TheActive(t, domain)
 		}) {
 			t.Errorf("kubectl get gateways does not show the active node of %s:\n%s", domain, out)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"corax/control/api/v1beta1"
 	"corax/integration/kube/cluster"
+	"corax/integration/kube/mesh"
 	"corax/integration/lab"
 )
 
@@ -38,11 +39,11 @@ func TestOutage(t *testing.T) {
 		r.start(t)
 		runs = append(runs, r)
 	}
-	mark := w.c.Mark(t)
+	mark := w.Cluster.Mark(t)
 	stopped := time.Now()
-	w.c.StopAPI(t)
+	w.Cluster.StopAPI(t)
 	ended := time.After(outage)
-	for _, n := range w.inhabited() {
+	for _, n := range w.Nodes() {
 		w.says(t, n.Name, "the API server at https://203.0.113.200:6443 is away")
 	}
 
@@ -67,8 +68,8 @@ func TestOutage(t *testing.T) {
 	<-ended
 	w.restartsOf(t, "edge-c-gw") // whose cache is old by now
 
-	last := w.c.Mark(t)
-	w.c.StartAPI(t)
+	last := w.Cluster.Mark(t)
+	w.Cluster.StartAPI(t)
 	returned := time.Now()
 	w.resumeController(t)
 	w.recovered(t)
@@ -90,7 +91,7 @@ func (w *world) says(t *testing.T, node, problem string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := w.agents[node].WaitStatus(ctx, lab.Troubled(problem)); err != nil {
+	if err := w.Agent(node).WaitStatus(ctx, lab.Troubled(problem)); err != nil {
 		t.Errorf("%s: %v", node, err)
 	}
 }
@@ -100,15 +101,15 @@ func (w *world) restarts(t *testing.T) {
 	for _, node := range []string{"cloud-1", "edge-a-2", "edge-b-gw", "edge-c-gw"} {
 		w.restartsOf(t, node)
 	}
-	must(t, w.agents["edge-b-1"].Kill())
-	must(t, w.agents["edge-b-1"].Start())
+	must(t, w.Agent("edge-b-1").Kill())
+	must(t, w.Agent("edge-b-1").Start())
 	w.says(t, "edge-b-1", "what is in force was kept on disk at")
 	w.reach(t, "edge-b-1")
 }
 
 func (w *world) restartsOf(t *testing.T, node string) {
 	t.Helper()
-	must(t, w.agents[node].Restart())
+	must(t, w.Agent(node).Restart())
 	w.says(t, node, "what is in force was kept on disk at")
 	w.reach(t, node)
 }
@@ -119,7 +120,7 @@ func (w *world) reach(t *testing.T, node string) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("not within a minute"))
 	defer cancel()
 	from := w.Node(node)
-	for _, to := range w.inhabited() {
+	for _, to := range w.Nodes() {
 		if domainOf(to) == domainOf(from) {
 			continue
 		}
@@ -135,12 +136,12 @@ func (w *world) reach(t *testing.T, node string) {
 // An agent that does not answer says nothing.
 func (w *world) carriers(ctx context.Context, domain string) []string {
 	var names []string
-	for _, n := range w.inhabited() {
+	for _, n := range w.Nodes() {
 		if domainOf(n) != domain {
 			continue
 		}
 		ask, cancel := context.WithTimeout(ctx, time.Second)
-		s, err := w.agents[n.Name].Status(ask)
+		s, err := w.Agent(n.Name).Status(ask)
 		cancel()
 		if err == nil && s.Role == "gateway" {
 			names = append(names, n.Name)
@@ -182,11 +183,11 @@ func (w *world) failoverAlone(t *testing.T, domain string, f fault) {
 	}
 	w.says(t, successor, successor+" carries its subnets instead of")
 	heal()
-	cluster.Eventually(t, settle, "one gateway node of "+domain, func(ctx context.Context) error {
+	cluster.Eventually(t, mesh.Settle, "one gateway node of "+domain, func(ctx context.Context) error {
 		if names := w.carriers(ctx, domain); !slices.Equal(names, []string{successor}) {
 			return fmt.Errorf("gateway nodes are %v", names)
 		}
-		if s, err := w.agents[victim].Status(ctx); err != nil || s.Role != "standby" {
+		if s, err := w.Agent(victim).Status(ctx); err != nil || s.Role != "standby" {
 			return fmt.Errorf("%s is no standby: %+v, %w", victim, s, err)
 		}
 		return nil
@@ -198,17 +199,17 @@ func (w *world) failoverAlone(t *testing.T, domain string, f fault) {
 // it says to be active carry the traffic.
 func (w *world) recovered(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), settle)
+	ctx, cancel := context.WithTimeout(t.Context(), mesh.Settle)
 	defer cancel()
-	for _, n := range w.inhabited() {
-		if err := w.agents[n.Name].WaitStatus(ctx, lab.Untroubled); err != nil {
+	for _, n := range w.Nodes() {
+		if err := w.Agent(n.Name).WaitStatus(ctx, lab.Untroubled); err != nil {
 			t.Errorf("%s: %v", n.Name, err)
 		}
 	}
 	w.waitWhole(t)
-	for domain := range population() {
-		cluster.Eventually(t, settle, "one mind about "+domain, func(ctx context.Context) error {
-			elected, err := w.active(ctx, domain)
+	for _, domain := range w.names() {
+		cluster.Eventually(t, mesh.Settle, "one mind about "+domain, func(ctx context.Context) error {
+			elected, err := w.Active(ctx, domain)
 			if carry := w.carriers(ctx, domain); err == nil && !slices.Equal(elected, carry) {
 				err = fmt.Errorf("elected are %v, %v say that they are", elected, carry)
 			}
@@ -222,8 +223,8 @@ func (w *world) recovered(t *testing.T) {
 func (w *world) resumeController(t *testing.T) {
 	t.Helper()
 	select {
-	case <-w.controller.Done():
-		w.startController(t, "controller")
+	case <-w.Controller.Done():
+		w.StartController(t, "controller")
 	default:
 	}
 }
@@ -232,8 +233,8 @@ func (w *world) resumeController(t *testing.T) {
 func (w *world) endpoints(t *testing.T) map[string][]v1beta1.Endpoint {
 	t.Helper()
 	all := make(map[string][]v1beta1.Endpoint)
-	for domain := range population() {
-		g, err := w.gateway(t.Context(), domain)
+	for _, domain := range w.names() {
+		g, err := w.Gateway(t.Context(), domain)
 		must(t, err)
 		all[domain] = g.Spec.Endpoints
 	}
@@ -243,14 +244,14 @@ func (w *world) endpoints(t *testing.T) map[string][]v1beta1.Endpoint {
 // noBurst looks at what was written since the return: agents wrote no Gateway and
 // renewed Leases at their pace, and the controller wrote what had changed.
 func (w *world) noBurst(t *testing.T, before, after cluster.Mark, returned time.Time) {
-	for _, write := range w.c.Writes(t, before, func(w cluster.Write) bool {
+	for _, write := range w.Cluster.Writes(t, before, func(w cluster.Write) bool {
 		return w.Time.Before(returned) && strings.HasPrefix(w.Agent, "corax") && w.Resource == "gateways"
 	}) {
 		t.Errorf("written while it was going away: %s", write)
 	}
 	leases, status, agents := make(map[string]int), make(map[string]int), make(map[string]int)
 	const window = 10 * time.Second
-	for _, write := range w.c.Writes(t, after, nil) {
+	for _, write := range w.Cluster.Writes(t, after, nil) {
 		switch {
 		case write.Resource == "gateways" && strings.HasPrefix(write.Agent, "corax-agent"):
 			// What it sees of its NAT may have changed; nothing else has.
@@ -271,8 +272,8 @@ func (w *world) noBurst(t *testing.T, before, after cluster.Mark, returned time.
 		}
 	}
 	for who, n := range agents {
-		if n > len(w.agents) {
-			t.Errorf("%s: written %d times by %d agents", who, n, len(w.agents))
+		if n > len(w.Agents()) {
+			t.Errorf("%s: written %d times by %d agents", who, n, len(w.Agents()))
 		}
 	}
 	for name, n := range status {

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"corax/integration/kube/cluster"
+	"corax/integration/kube/mesh"
 	"corax/integration/lab"
 )
 
@@ -82,7 +83,7 @@ func rss(pid int) (int, error) {
 func TestSwitches(t *testing.T) {
 	w := newWorld(t)
 	for _, name := range []string{"cloud-gw", "edge-a-1", "edge-c-gw"} {
-		n, err := rss(w.agents[name].Process().PID())
+		n, err := rss(w.Agent(name).Process().PID())
 		if err != nil {
 			t.Error(err)
 		}
@@ -98,7 +99,7 @@ func TestSwitches(t *testing.T) {
 	set := func(tunnel, proxy bool) {
 		t.Helper()
 		patch := fmt.Sprintf(`{"data":{"enable-l3-tunnel":"%v","enable-l7-proxy":"%v"}}`, tunnel, proxy)
-		if _, err := w.c.Client.CoreV1().ConfigMaps("kube-system").Patch(t.Context(), "raven-cfg", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		if _, err := w.Cluster.Client.CoreV1().ConfigMaps("kube-system").Patch(t.Context(), "raven-cfg", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +111,7 @@ func TestSwitches(t *testing.T) {
 		peer  *lab.Node
 	}{{true, w.Node("edge-b-1")}, {false, w.Node("cloud-1")}} {
 		set(false, off.proxy)
-		for _, n := range w.inhabited() {
+		for _, n := range w.Nodes() {
 			cluster.Eventually(t, 30*time.Second, "tunnel mode off", wantInstalled(n, ""))
 		}
 		if err := reach(off.peer); err == nil {
@@ -118,12 +119,12 @@ func TestSwitches(t *testing.T) {
 		}
 		set(true, true)
 		cluster.Eventually(t, 30*time.Second, "tunnel mode on", wantInstalled(node, "device rule routes"))
-		cluster.Eventually(t, settle, "the other domain", func(context.Context) error { return reach(off.peer) })
+		cluster.Eventually(t, mesh.Settle, "the other domain", func(context.Context) error { return reach(off.peer) })
 	}
-	for name, a := range w.agents {
+	for _, a := range w.Agents() {
 		select {
 		case <-a.Process().Done():
-			t.Errorf("the agent of %s has ended: %v", name, a.Process().Err())
+			t.Errorf("the agent of %s has ended: %v", a.Host.Name, a.Process().Err())
 		default:
 		}
 	}
