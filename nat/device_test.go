@@ -45,6 +45,7 @@ type link struct {
 	wanted, told   time.Time
 	kept           time.Time // when an initiation was made that waits for a path
 	source         Path      // where a packet came from that did not come over path
+	from           Path      // where it last proved to send from, while path is pinned elsewhere
 	spoke          time.Time // when something was last sent
 	packets        int       // of the test's own traffic that came
 }
@@ -93,7 +94,7 @@ func (d *device) SetPath(k key.Public, p Path, pin bool) {
 	if x.path != p {
 		x.heard = time.Time{}
 	}
-	x.path, x.pinned = p, pin
+	x.path, x.pinned, x.from = p, pin, Path{}
 	if p != (Path{}) && time.Since(x.kept) < 5*time.Second {
 		x.kept = time.Time{}
 		d.write(p, 0, frame{from: d.n.key, to: k, kind: initiation})
@@ -242,11 +243,13 @@ func (d *device) receive(way Path, origin key.Public, f frame) {
 	if f.label != 0 {
 		fwd, ok := d.labels[f.label]
 		hub := d.peers[fwd.From]
-		if !ok || hub == nil || hub.path != way {
+		if !ok || hub == nil || hub.path != way && (hub.from != way || !hub.path.own()) {
 			d.mu.Unlock()
 			return
 		}
-		hub.heard = time.Now()
+		if hub.path == way {
+			hub.heard = time.Now()
+		}
 		if fwd.Out != 0 {
 			if to := d.peers[fwd.To]; to != nil && to.path.own() {
 				f.label = fwd.Out
@@ -334,7 +337,11 @@ func (d *device) prove(x *link) (source Path, tell bool) {
 	case !x.pinned:
 		x.path, x.heard = source, time.Now()
 		return Path{}, false
-	case time.Since(x.told) < time.Second:
+	}
+	if source.own() {
+		x.from = source
+	}
+	if time.Since(x.told) < time.Second {
 		return Path{}, false
 	}
 	x.told = time.Now()

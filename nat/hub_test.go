@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -117,6 +118,34 @@ func TestHubWantsAnEdge(t *testing.T) {
 		if s := hub.status(a); s.Managed {
 			t.Errorf("still a machine: %+v", s)
 		}
+	})
+}
+
+// TestTwoWaysOfAnEdge has a hub reach an edge by IPv6 while the edge reaches it by
+// IPv4. Each end chose for itself, and the edge is in session all the same.
+func TestTwoWaysOfAnEdge(t *testing.T) {
+	lab(t, func(w *internet) {
+		hub := w.hub("hub")
+		hub.dual()
+		a := w.edge("a")
+		a.dual()
+		w.symmetric("b")
+		hub.shape = func(p *Plan) { p.peer(a).Proven = netip.AddrPortFrom(a.addr6, 4500) }
+	}, func(t *testing.T, w *internet) {
+		hub, a, b := w.node("hub"), w.node("a"), w.node("b")
+		a.kill()
+		w.run(2 * time.Minute)
+		defer hub.talk(a)()
+		w.run(time.Second)
+		a.start(a.plan())
+		w.run(70 * time.Second)
+		to, _ := hub.dev.last(a.key)
+		from, _ := a.dev.last(hub.key)
+		if !to.To.Addr().Is6() || !from.To.Addr().Is4() {
+			t.Fatalf("the ways are %v and %v", to, from)
+		}
+		defer a.talk(b)()
+		w.within(5*time.Second, "packets of both", func() bool { return a.dev.got(b.key) > 0 && b.dev.got(a.key) > 0 })
 	})
 }
 

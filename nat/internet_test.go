@@ -182,7 +182,12 @@ func (w *internet) send(from *node, socket uint32, to netip.AddrPort, ttl int, f
 		return
 	}
 	src := netip.AddrPortFrom(from.addr, 4500+uint16(socket))
-	if from.nat != nil {
+	switch {
+	case to.Addr().Is6() && !from.addr6.IsValid():
+		return
+	case to.Addr().Is6():
+		src = netip.AddrPortFrom(from.addr6, src.Port())
+	case from.nat != nil:
 		src = from.nat.out(socket, to)
 	}
 	dst := w.at[to.Addr()]

@@ -26,6 +26,7 @@ type node struct {
 	name string
 	private
 	addr    netip.Addr
+	addr6   netip.Addr // without a NAT; zero: none
 	nat     *fakeNAT
 	hub     bool
 	relay   bool // of a hub
@@ -87,6 +88,13 @@ func (w *internet) edge(name string) *node {
 		public: netip.AddrFrom4([4]byte{203, 0, 113, i}), next: uint16(i) * 977,
 		mappings: make(map[mapping]uint16), open: make(map[opening]time.Time),
 	}})
+}
+
+// dual gives a node an IPv6 address, too, that it tells nobody of.
+func (n *node) dual() {
+	i := byte(len(n.w.at))
+	n.addr6 = netip.AddrFrom16([16]byte{0x26, 0x20, 15: i})
+	n.w.at[n.addr6] = n
 }
 
 // symmetric adds an edge whose ports nobody can guess.

@@ -96,6 +96,9 @@ func (a *Agent) session(p *peer, now time.Time) bool {
 	if p.Keep && p.machine != nil {
 		return p.answered && (p.way.Kind == path.Direct || p.way.Kind == path.Stream)
 	}
+	if p.active() && !p.parked && p.way.Kind == path.Direct && p.machine.Proven() {
+		return true // what p sends may come another way, of which Heard knows nothing
+	}
 	act, ok := a.tun().Activity(p.Key)
 	return ok && act.Path.own() && now.Sub(act.Heard) < sessionFor
 }
