@@ -106,20 +106,18 @@ func TestSwitches(t *testing.T) {
 	if err := wantInstalled(node, "device rule routes")(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, off := range []struct {
-		proxy bool // stays on
-		peer  *lab.Node
-	}{{true, w.Node("edge-b-1")}, {false, w.Node("cloud-1")}} {
-		set(false, off.proxy)
+	peer := w.Node("edge-b-1")
+	for _, proxy := range []bool{true, false} { // what stays on
+		set(false, proxy)
 		for _, n := range w.Nodes() {
 			cluster.Eventually(t, 30*time.Second, "tunnel mode off", wantInstalled(n, ""))
 		}
-		if err := reach(off.peer); err == nil {
+		if err := reach(peer); err == nil {
 			t.Error("a pod of another domain is reached although tunnel mode is off")
 		}
 		set(true, true)
 		cluster.Eventually(t, 30*time.Second, "tunnel mode on", wantInstalled(node, "device rule routes"))
-		cluster.Eventually(t, mesh.Settle, "the other domain", func(context.Context) error { return reach(off.peer) })
+		cluster.Eventually(t, mesh.Settle, "the other domain", func(context.Context) error { return reach(peer) })
 	}
 	for _, a := range w.Agents() {
 		select {
