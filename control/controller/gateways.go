@@ -274,12 +274,15 @@ func urgent(g *gateway.Gateway, modes []election.Mode) bool {
 
 // tell raises an event for each change.
 func (r *electorate) tell(g *gateway.Gateway, changes []election.Change) {
+	layer := map[string]string{v1beta1.TypeTunnel: "Tunnel", v1beta1.TypeProxy: "Proxy"}
 	for _, c := range changes {
 		kind, action := corev1.EventTypeNormal, "Elect"
 		if !c.Elected {
 			kind, action = corev1.EventTypeWarning, "Replace"
 		}
-		r.events.Eventf(g, nil, kind, c.Reason(), action, "%s", c)
+		// Events that differ in nothing but their words are shown as one.
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: c.Node}}
+		r.events.Eventf(g, node, kind, c.Reason(), action+layer[c.Type], "%s", c)
 		r.log.Info("active endpoints changed", "gateway", g.Name, "node", c.Node, "type", c.Type,
 			"active", c.Elected, "cause", c.Cause)
 	}

@@ -97,6 +97,13 @@ func TestElection(t *testing.T) {
 	}
 	leased(t, c, first.active)
 
+	// Each in an event of its own, although the same election made both.
+	for _, words := range []string{" is an active tunnel endpoint", " is an active proxy endpoint"} {
+		cluster.Eventually(t, 10*time.Second, "the event", func(ctx context.Context) error {
+			return hasEventNote(ctx, c, "ActiveEndpointElected", "node "+first.active+words)
+		})
+	}
+
 	t.Run("idle", func(t *testing.T) { still(t, c, 5*time.Second) })
 
 	t.Run("agent dead on a Ready node", func(t *testing.T) {
