@@ -26,6 +26,8 @@ func newCluster(cfg agentConfig, log *slog.Logger, in inbox) (cluster, error) {
 		// Raven's meaning of a missing raven-cfg, and the name that YurtHub caches
 		// for.
 		c.UserAgent, c.EnableTunnel, c.EnableProxy = "raven-agent-ds", false, false
+		// yurt-manager makes the Services, and leaves their addresses to agents.
+		c.Balancers = true
 	}
 	client, err := kube.New(c)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 
 	"corax/control"
@@ -40,6 +41,10 @@ type Config struct {
 	Namespace string
 	// LeaseNamespace is that of the Leases; empty means "corax-leases".
 	LeaseNamespace string
+	// Balancers says that no controller of ours writes the address of a load
+	// balancer into this node's entries, and that the Client does: it takes it from
+	// the Services in Namespace that are labelled as this node's tunnel.
+	Balancers bool
 	// EnableTunnel and EnableProxy are what counts for a switch that raven-cfg
 	// does not have.
 	EnableTunnel, EnableProxy bool
@@ -66,6 +71,7 @@ type Client struct {
 
 	gateways  *gatewayStore
 	settings  *settingsStore
+	balancers *balancerStore
 	publisher *publisher
 	keeper    *keeper
 
@@ -102,6 +108,7 @@ func newClient(cfg Config, rc *rest.Config) (*Client, error) {
 	}
 	c.cache = diskCache{dir: cfg.StateDir}
 	c.publisher = newPublisher(cfg.Node, c.api, c.link, c.log)
+	c.balancers = newBalancerStore(c.publisher.balancers.put)
 	c.keeper = newKeeper(cfg.Node, c.api, c.link, c.log)
 	return c, nil
 }
@@ -132,6 +139,10 @@ func (c *Client) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.api.watchGateways(ctx, c.gateways) })
 	g.Go(func() error { return c.api.watchSettings(ctx, c.settings) })
+	// A name that is too long for a label has no Service either.
+	if c.cfg.Balancers && len(c.cfg.Node) <= validation.LabelValueMaxLength {
+		g.Go(func() error { return c.api.watchBalancers(ctx, c.cfg.Node, c.balancers) })
+	}
 	g.Go(func() error { return c.publisher.run(ctx) })
 	g.Go(func() error { return c.keeper.run(ctx) })
 	g.Go(func() error { return c.assemble(ctx) })

@@ -6,8 +6,8 @@
 //	                                        │
 //	          state directory ◄── cluster.json, what was known last
 //	                                        │
-//	Publish ─► publisher ─► JSON patch of the own entries, in every Gateway that lists the node
-//	Carry   ─► keeper    ─► Lease, while the node is a candidate among several
+//	Publish, own Services ─► publisher ─► JSON patch of the own entries, in every Gateway that lists the node
+//	Carry                 ─► keeper    ─► Lease, while the node is a candidate among several
 //
 // # Reading
 //
@@ -28,6 +28,11 @@
 // spread: they wait a random time at the start and after an outage, there is at
 // most one in 30 s, and refused ones back off. Nothing is written that says what
 // is written already.
+//
+// Behind a load balancer the entry's address is the controller's to write. With
+// [Config.Balancers] there is none of ours, and the agent takes the address from
+// the Service that is labelled with the Gateway and its node. While the Service has
+// none, or is gone, what the entry says stays.
 //
 // The Lease says that this node can carry traffic, and is renewed only while its
 // domain has another candidate. It has a connection of its own that a dead path

@@ -38,13 +38,14 @@ type fakeAPI struct {
 const (
 	gatewaysPath = "/apis/raven.openyurt.io/v1beta1/gateways"
 	settingsPath = "/api/v1/namespaces/kube-system/configmaps"
+	servicesPath = "/api/v1/namespaces/kube-system/services"
 	leasesPath   = "/apis/coordination.k8s.io/v1/namespaces/corax-leases/leases"
 )
 
 func newFakeAPI(t *testing.T) *fakeAPI {
 	f := &fakeAPI{
 		t: t, version: 100, watchers: map[chan string]string{}, agents: map[string]bool{}, refuse: map[string]int{},
-		objects: map[string]map[string]string{gatewaysPath: {}, settingsPath: {}, leasesPath: {}},
+		objects: map[string]map[string]string{gatewaysPath: {}, settingsPath: {}, servicesPath: {}, leasesPath: {}},
 	}
 	f.addr = "127.0.0.1:0"
 	f.start()
@@ -143,7 +144,7 @@ func (f *fakeAPI) userAgents() []string {
 func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	line := r.Method + " " + r.URL.Path
-	for _, k := range []string{"watch", "resourceVersion", "sendInitialEvents", "fieldSelector"} {
+	for _, k := range []string{"watch", "resourceVersion", "sendInitialEvents", "fieldSelector", "labelSelector"} {
 		if q.Has(k) {
 			line += " " + k + "=" + q.Get(k)
 		}
@@ -186,7 +187,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func cutObject(p string) (collection, name string, ok bool) {
-	for _, c := range []string{gatewaysPath, settingsPath, leasesPath} {
+	for _, c := range []string{gatewaysPath, settingsPath, servicesPath, leasesPath} {
 		if p == c {
 			return c, "", true
 		}
@@ -207,8 +208,11 @@ func (f *fakeAPI) list(w http.ResponseWriter, path string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	kind, group := "GatewayList", "raven.openyurt.io/v1beta1"
-	if path == settingsPath {
+	switch path {
+	case settingsPath:
 		kind, group = "ConfigMapList", "v1"
+	case servicesPath:
+		kind, group = "ServiceList", "v1"
 	}
 	var items []string
 	for _, name := range slices.Sorted(maps.Keys(f.objects[path])) {

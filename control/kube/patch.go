@@ -31,6 +31,9 @@ type Entry struct {
 	// PublicIP and PublicPort are where the endpoint is reached from outside.
 	PublicIP   string
 	PublicPort int
+	// PublicHost is the DNS name of the place, when PublicIP is empty. A publicIP
+	// that stands there is then removed: it would count.
+	PublicHost string
 	// TLSPort is the TCP port of the tunnel fallback. The default is not written
 	// where nothing stands.
 	TLSPort int
@@ -40,6 +43,9 @@ type Entry struct {
 // it: a patch must test what really stands there, "" and an absent field told
 // apart.
 type document struct {
+	Metadata struct {
+		Name string `json:"name"`
+	} `json:"metadata"`
 	Spec struct {
 		ExposeType string           `json:"exposeType"`
 		Endpoints  []map[string]any `json:"endpoints"`
@@ -50,10 +56,11 @@ type document struct {
 // stands in the API server, say e; nil when they do, or when it has none. It
 // changes nothing of other entries, and is refused (422) when another index than
 // the one that was read has the entry, or a field changed since. How a load
-// balancer is reached is the controller's to say.
-func patch(g document, node string, e Entry) []gateway.Op {
+// balancer is reached is what balancers, by Gateway, say, and of one that is not
+// among them somebody else's to say.
+func patch(g document, node string, e Entry, balancers map[string]balancer) []gateway.Op {
 	if g.Spec.ExposeType == v1beta1.ExposeLoadBalancer {
-		e.PublicIP, e.PublicPort, e.TLSPort = "", 0, 0
+		e = balancers[g.Metadata.Name].into(e)
 	}
 	var ops []gateway.Op
 	seen := map[string]bool{}
@@ -85,8 +92,12 @@ func entryOps(i int, entry map[string]any, e Entry) []gateway.Op {
 	if e.NATType != "" && entry["natType"] != e.NATType {
 		set(entry["natType"], e.NATType, "natType")
 	}
-	if e.PublicIP != "" && entry["publicIP"] != e.PublicIP {
-		set(entry["publicIP"], e.PublicIP, "publicIP")
+	switch was, there := entry["publicIP"]; {
+	case e.PublicIP != "" && was != e.PublicIP:
+		set(was, e.PublicIP, "publicIP")
+	case e.PublicIP == "" && e.PublicHost != "" && there && was != "":
+		at := gateway.Pointer("spec", "endpoints", i, "publicIP")
+		ops = append(ops, gateway.Op{Op: "test", Path: at, Value: was}, gateway.Op{Op: "remove", Path: at})
 	}
 	if e.PublicPort != 0 && fmt.Sprint(entry["publicPort"]) != strconv.Itoa(e.PublicPort) {
 		set(entry["publicPort"], e.PublicPort, "publicPort")
@@ -126,6 +137,9 @@ func (e Entry) config(now map[string]any) map[string]string {
 			wanted[v1beta1.ConfigNextPublicKey] = ""
 		}
 	}
+	if e.PublicIP == "" && e.PublicHost != "" {
+		differ(v1beta1.ConfigPublicHost, e.PublicHost)
+	}
 	if e.TLSPort != 0 {
 		if _, there := now[v1beta1.ConfigTLSPort]; there || e.TLSPort != v1beta1.PortTLSFallback {
 			differ(v1beta1.ConfigTLSPort, strconv.Itoa(e.TLSPort))
@@ -135,15 +149,15 @@ func (e Entry) config(now map[string]any) map[string]string {
 }
 
 // stands reports whether node's entries in g, as a reflector has it, say e.
-func stands(g *v1beta1.Gateway, node string, e Entry) bool {
+func stands(g *v1beta1.Gateway, node string, e Entry, balancers map[string]balancer) bool {
 	b, err := json.Marshal(g.Spec.Endpoints)
 	if err != nil {
 		return true
 	}
 	d := document{}
-	d.Spec.ExposeType = g.Spec.ExposeType
+	d.Metadata.Name, d.Spec.ExposeType = g.Metadata.Name, g.Spec.ExposeType
 	if json.Unmarshal(b, &d.Spec.Endpoints) != nil {
 		return true
 	}
-	return len(patch(d, node, e)) == 0
+	return len(patch(d, node, e, balancers)) == 0
 }

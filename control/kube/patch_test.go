@@ -191,7 +191,7 @@ func patchOf(t *testing.T, gateway string, e Entry) string {
 	if err := json.Unmarshal([]byte(gateway), &d); err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(patch(d, "me", e))
+	b, err := json.Marshal(patch(d, "me", e, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func FuzzPatch(f *testing.F) {
 			return
 		}
 		e := Entry{PublicKey: strings.ToValidUTF8(key, "?"), NextPublicKey: strings.ToValidUTF8(next, "?"), NATType: strings.ToValidUTF8(nat, "?"), PublicPort: port}
-		ops := patch(d, "me", e)
+		ops := patch(d, "me", e, nil)
 		for _, op := range ops {
 			parts := strings.Split(op.Path, "/")
 			i := 0
@@ -250,7 +250,7 @@ func FuzzPatch(f *testing.F) {
 		if err := json.Unmarshal(after, &again); err != nil {
 			t.Fatal(err)
 		}
-		if left := patch(again, "me", e); left != nil {
+		if left := patch(again, "me", e, nil); left != nil {
 			t.Fatalf("%s became %s, and %v is left to write", before, after, left)
 		}
 	})

@@ -40,6 +40,8 @@ type publisher struct {
 	online   chan struct{}
 	entry    latest[Entry]
 	gateways latest[[]v1beta1.Gateway] // those that list the node
+	// balancers are those in front of the node, by Gateway.
+	balancers latest[map[string]balancer]
 
 	notBefore time.Time // of the next write
 	failures  int       // in a row
@@ -51,7 +53,7 @@ func newPublisher(node string, api writer, l *link, log *slog.Logger) *publisher
 		node: node, api: api, link: l, log: log, random: rand.Float64,
 		wake: make(chan struct{}, 1), online: make(chan struct{}, 1),
 	}
-	p.entry.wake, p.gateways.wake = p.wake, p.wake
+	p.entry.wake, p.gateways.wake, p.balancers.wake = p.wake, p.wake, p.wake
 	l.onConnect(p.online)
 	return p
 }
@@ -94,12 +96,13 @@ func (p *publisher) spread(now time.Time) {
 func (p *publisher) next() (string, bool) {
 	e, ok := p.entry.get()
 	list, _ := p.gateways.get()
+	balancers, _ := p.balancers.get()
 	if !ok || !p.link.state().Connected {
 		return "", false
 	}
 	var first string
 	for i := range list {
-		if stands(&list[i], p.node, e) {
+		if stands(&list[i], p.node, e, balancers) {
 			continue
 		}
 		name := list[i].Metadata.Name
@@ -148,7 +151,8 @@ func (p *publisher) update(ctx context.Context, name string, e Entry) (bool, err
 	if err := json.Unmarshal(b, &d); err != nil {
 		return false, fmt.Errorf("gateway/%s: %w", name, err)
 	}
-	ops := patch(d, p.node, e)
+	balancers, _ := p.balancers.get()
+	ops := patch(d, p.node, e, balancers)
 	if len(ops) == 0 {
 		return false, nil
 	}

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -100,7 +101,7 @@ func newScheme() (*runtime.Scheme, error) {
 	s.AddKnownTypeWithName(gatewayVersion.WithKind(v1beta1.Kind), &object{})
 	s.AddKnownTypeWithName(gatewayVersion.WithKind(v1beta1.ListKind), &objectList{})
 	metav1.AddToGroupVersion(s, gatewayVersion)
-	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
+	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.ConfigMap{}, &corev1.ConfigMapList{}, &corev1.Service{}, &corev1.ServiceList{})
 	metav1.AddToGroupVersion(s, corev1.SchemeGroupVersion)
 	s.AddKnownTypes(coordinationv1.SchemeGroupVersion, &coordinationv1.Lease{})
 	metav1.AddToGroupVersion(s, coordinationv1.SchemeGroupVersion)
@@ -130,6 +131,19 @@ func (s *server) watchSettings(ctx context.Context, store *settingsStore) error 
 	return nil
 }
 
+// watchBalancers keeps the store like the Services for node's tunnel until ctx is
+// done.
+func (s *server) watchBalancers(ctx context.Context, node string, store *balancerStore) error {
+	lw := &source{
+		client: s.core, params: s.params, resource: "services", namespace: s.namespace,
+		labels: labels.Set{v1beta1.LabelEndpointsName: node, v1beta1.LabelGatewayType: v1beta1.TypeTunnel},
+		list:   func() runtime.Object { return &corev1.ServiceList{} },
+		tell:   s.link.balancers,
+	}
+	reflect(ctx, lw, &corev1.Service{}, store)
+	return nil
+}
+
 // reflect runs a reflector. It tries again by itself: after a second at first,
 // then more and more rarely, at most every half minute.
 func reflect(ctx context.Context, lw *source, example runtime.Object, store cache.ReflectorStore) {
@@ -148,7 +162,8 @@ type source struct {
 	params    runtime.ParameterCodec
 	resource  string
 	namespace string
-	name      string // only the object of that name; empty: all
+	name      string     // only the object of that name; empty: all
+	labels    labels.Set // only objects that have these; empty: all
 	list      func() runtime.Object
 	tell      func(error) // what became of each request
 }
@@ -193,6 +208,9 @@ func (s *source) Watch(o metav1.ListOptions) (watch.Interface, error) {
 func (s *source) request(o *metav1.ListOptions) *rest.Request {
 	if s.name != "" {
 		o.FieldSelector = "metadata.name=" + s.name
+	}
+	if len(s.labels) > 0 {
+		o.LabelSelector = s.labels.String()
 	}
 	return s.client.Get().NamespaceIfScoped(s.namespace, s.namespace != "").Resource(s.resource).
 		VersionedParams(o, s.params).MaxRetries(0)

@@ -35,6 +35,9 @@ type State struct {
 	// SettingsErr is why raven-cfg cannot be read although Gateways can; empty
 	// when it can.
 	SettingsErr string
+	// BalancersErr is why this node's Services cannot be read although Gateways
+	// can; empty when they can, and where they are not read.
+	BalancersErr string
 	// CacheErr is what is wrong with what is kept on disk.
 	CacheErr string
 	// Written is when this node's endpoint entry was written last; zero: never.
@@ -66,6 +69,7 @@ func (s State) Problems() []string {
 	}
 	for _, e := range []struct{ what, err string }{
 		{"configmap/" + settingsName + " cannot be read, what it said last counts", s.SettingsErr},
+		{"the Services of this node's load balancers cannot be read, what its entry says of them stays", s.BalancersErr},
 		{"this node's endpoint entry cannot be written", s.WriteErr},
 		{"this node's Lease cannot be renewed", s.LeaseErr},
 	} {
@@ -160,14 +164,22 @@ func (l *link) onConnect(c chan struct{}) { l.up = append(l.up, c) }
 // settings notes what became of a request for raven-cfg. While no Gateways can
 // be read either, that says it all.
 func (l *link) settings(err error) {
-	l.update(func(s *State) {
-		switch {
-		case err == nil:
-			s.SettingsErr = ""
-		case apierrors.ReasonForError(err) != "":
-			s.SettingsErr = clip(err.Error())
-		}
-	})
+	l.update(func(s *State) { answered(&s.SettingsErr, err) })
+}
+
+// balancers notes what became of a request for Services, as settings does.
+func (l *link) balancers(err error) {
+	l.update(func(s *State) { answered(&s.BalancersErr, err) })
+}
+
+// answered keeps an error that the API server answered with, until there is none.
+func answered(kept *string, err error) {
+	switch {
+	case err == nil:
+		*kept = ""
+	case apierrors.ReasonForError(err) != "":
+		*kept = clip(err.Error())
+	}
 }
 
 // live notes that what is in force came from the API server.
