@@ -60,7 +60,7 @@ demo: build ## Pods of three domains, real agents: relayed, then direct, live
 demo-k8s: build kubernetes ## Three domains on a real Kubernetes API: a gateway node dies
 	$(GO) run ./integration/demok8s -corax bin/corax
 
-soak: build ## The long tests: soak, chaos, scale, simulated NATs
+soak: build kubernetes ## The long tests: soak, chaos, scale, simulated NATs
 	CORAX_NATLAB_SEEDS=6000 $(GO) test -count=1 -run TestRandom ./nat/natlab
 	CORAX_BIN=$(CURDIR)/bin/corax CORAX_SOAK=1 $(GO) test -count=1 -timeout 6h -run Soak ./integration/...
 

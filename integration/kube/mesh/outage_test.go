@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -21,8 +22,9 @@ import (
 )
 
 const (
-	// outage is how long the API server is away at least.
-	outage = 2 * time.Minute
+	// How long the API server is away at least.
+	outage     = 2 * time.Minute
+	longOutage = 10 * time.Minute
 	// settled is when, after its return, all that it caused has been written.
 	settled = 45 * time.Second
 )
@@ -30,7 +32,17 @@ const (
 // TestOutage stops the API server. Meanwhile agents are started again, and
 // gateway nodes fail; tunnels work all the time. Then it returns, and nothing is
 // written that need not be.
-func TestOutage(t *testing.T) {
+func TestOutage(t *testing.T) { surviveOutage(t, outage) }
+
+// TestSoakOutage is TestOutage for ten minutes.
+func TestSoakOutage(t *testing.T) {
+	if os.Getenv("CORAX_SOAK") == "" {
+		t.Skip("make soak runs it")
+	}
+	surviveOutage(t, longOutage)
+}
+
+func surviveOutage(t *testing.T, outage time.Duration) {
 	w := newWorld(t)
 	before := w.endpoints(t)
 	var runs []*traffic
