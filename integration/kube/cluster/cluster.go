@@ -173,6 +173,11 @@ func (c *Cluster) close(t T) {
 			t.Errorf("cluster: %s ended by itself:\n%s", name, tail(c.logFile(name), 15))
 		default:
 		}
+	}
+	for name, p := range c.processes { // only now: one may end because another did
+		if p == nil {
+			continue
+		}
 		if err := p.Kill(); err != nil {
 			t.Errorf("cluster: %s: %v", name, err)
 		}
