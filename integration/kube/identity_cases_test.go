@@ -4,6 +4,7 @@ package kube_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -310,6 +311,38 @@ func kubelet(t *testing.T, c *cluster.Cluster, p preset) {
 		{"another's entry", edit("edge-b", op("add", "/spec/endpoints/0/natType", "Open")), byEntry},
 		{"another Gateway's", edit("edge-a", op("add", peer+"/natType", "Open")), byEntry},
 		{"a Lease of ours", createLease("corax-leases", metav1.ObjectMeta{Name: "edge-b-gw"}), byRBAC},
+	})
+}
+
+// labels is a kubelet that gives its own node labels: those that say to which
+// domain it belongs are not its to give.
+func labels(t *testing.T, c *cluster.Cluster) {
+	c.ApplyYAML(t, `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: kubelets}, `+
+		`rules: [{apiGroups: [""], resources: [nodes, nodes/status], verbs: [get, patch]}]}`)
+	c.ApplyYAML(t, `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: kubelets}, `+
+		`roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: kubelets}, `+
+		`subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:nodes"}]}`)
+	u := userOf(t, c.UserConfig(t, "system:node:edge-a-gw", "system:nodes"))
+	label := func(key, value string, subresource ...string) func(context.Context, user) error {
+		return func(ctx context.Context, u user) error {
+			patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%s}}}`, key, value)
+			_, err := u.CoreV1().Nodes().Patch(ctx, "edge-a-gw", types.MergePatchType, []byte(patch), metav1.PatchOptions{}, subresource...)
+			return err
+		}
+	}
+	cluster.Eventually(t, time.Minute, "the binding", func(ctx context.Context) error {
+		return label("example.com/rack", `"7"`)(ctx, u)
+	})
+	c.Label(t, "edge-a-gw", map[string]string{"apps.openyurt.io/nodepool": "edge-a", "openyurt.io/is-edge-worker": "true"})
+	try(t, u, []attempt{
+		{"a label of its own", label("example.com/rack", `"8"`), ""},
+		{"the Gateway", label("raven.openyurt.io/gateway", `"cloud"`), byNode},
+		{"the Gateway, by the status", label("raven.openyurt.io/gateway", `"cloud"`, "status"), byNode},
+		{"pinned", label("raven.openyurt.io/gateway-node", `"true"`), byNode},
+		{"no edge worker", label("openyurt.io/is-edge-worker", `"false"`), byNode},
+		{"no edge worker at all", label("openyurt.io/is-edge-worker", `null`), byNode},
+		{"another pool", label("apps.openyurt.io/nodepool", `"cloud"`), byNode},
+		{"no pool", label("apps.openyurt.io/nodepool", `null`), byNode},
 	})
 }
 

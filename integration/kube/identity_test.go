@@ -56,6 +56,7 @@ const (
 	byRBAC  = "cannot"
 	byEntry = "ValidatingAdmissionPolicy 'corax-agent-own-entry'"
 	byLease = "ValidatingAdmissionPolicy 'corax-agent-own-lease'"
+	byNode  = "ValidatingAdmissionPolicy 'corax-node-own-labels'"
 )
 
 // refused reports what is wrong with how a request was refused.
@@ -162,6 +163,9 @@ func TestIdentity(t *testing.T) {
 			t.Run("no node", func(t *testing.T) { noNode(t, userOf(t, c.AccountConfig(t, p.agent))) })
 			t.Run("hub", func(t *testing.T) { hub(t, userOf(t, c.AgentConfig(t, "cloud-gw", p.hub))) })
 			t.Run("kubelet", func(t *testing.T) { kubelet(t, c, p) })
+			if p.name == "standalone" {
+				t.Run("labels", func(t *testing.T) { labels(t, c) })
+			}
 			t.Run("nothing changed", func(t *testing.T) { untouched(t, c) })
 		})
 	}
