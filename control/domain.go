@@ -57,6 +57,11 @@ type Member struct {
 	Other key.Public
 }
 
+// maxAhead is by how much the epoch of a claim may exceed that of the object: more
+// changes than an outage of the API server brings. Nobody could claim anything
+// against the last number that there is.
+const maxAhead = 1 << 16
+
 // claimed puts the best claim of a domain in force, which must come from a listed
 // endpoint and name some. It comes after the election: who is active by the
 // objects decides how the members reach each other, whatever is claimed.
@@ -66,7 +71,7 @@ func (m *mesh) claimed(d *domain, claims []Claim) {
 	var best *Claim
 	for i := range claims {
 		c := &claims[i]
-		if c.Gateway != d.name || c.Epoch <= epoch || !d.mayClaim(c) {
+		if c.Gateway != d.name || c.Epoch <= epoch || c.Epoch-epoch > maxAhead || !d.mayClaim(c) {
 			continue
 		}
 		if best == nil || c.Better(*best) {
