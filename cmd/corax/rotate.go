@@ -26,7 +26,14 @@ const (
 
 // errNewKey ends a run of the agent that is to be followed by one with the next
 // key.
-var errNewKey = errors.New("the next key is used from now on")
+var errNewKey error = newKey{}
+
+type newKey struct{}
+
+func (newKey) Error() string { return "the next key is used from now on" }
+
+// Continues tells the keeper of the node's Lease that nobody has to take over.
+func (newKey) Continues() bool { return true }
 
 // runAgents runs the agent, again with each new key. Between the runs the TUN and
 // the routes stay, as over a crash.

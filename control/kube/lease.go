@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -109,14 +110,18 @@ func newKeeper(node string, api leaser, l *link, log *slog.Logger) *keeper {
 	return k
 }
 
-// run renews the Lease until ctx is done, and gives it up then.
+// run renews the Lease until ctx is done, and gives it up then, unless the agent
+// goes on: the cause of the end has a method Continues that says so.
 func (k *keeper) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			k.release(context.WithoutCancel(ctx))
+			var end interface{ Continues() bool }
+			if !errors.As(context.Cause(ctx), &end) || !end.Continues() {
+				k.release(context.WithoutCancel(ctx))
+			}
 			return nil
 		case <-k.wake:
 		case <-timer.C:

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/google/go-cmp/cmp"
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -253,6 +255,31 @@ func TestStoppedAgentLetsGo(t *testing.T) {
 	})
 	l.t = t
 	l.check(`0.0 create "me" 6`, `1.0 patch "" 6 the agent was stopped`)
+}
+
+// goesOn ends an agent that another run follows.
+type goesOn struct{}
+
+func (goesOn) Error() string   { return "goes on" }
+func (goesOn) Continues() bool { return true }
+
+func TestAgentThatGoesOnKeepsItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &leases{t: t, now: map[string]string{}, begin: time.Now()}
+		log := slog.New(slog.DiscardHandler)
+		k := newKeeper("me", l, newLink("https://api", log, nil), log)
+		k.gateways.put(domain("me", "me", "you"))
+		k.carry.put(carrying{ok: true})
+		g, ctx := errgroup.WithContext(t.Context())
+		g.Go(func() error { return k.run(ctx) })
+		after(time.Second)
+		var end error = goesOn{}
+		g.Go(func() error { return end })
+		if err := g.Wait(); !errors.Is(err, end) {
+			t.Error(err)
+		}
+		l.check(`0.0 create "me" 6`)
+	})
 }
 
 func TestStopDoesNotHang(t *testing.T) {
