@@ -126,12 +126,28 @@ func (a *agent) said(plan control.Desired) *hello.Claims {
 	c := &hello.Claims{Gateway: plan.Gateway, Epoch: d.Epoch, Active: d.Active}
 	if own := t.machine.Claim(); own != nil && d.Claim != nil && d.Claim.Equal(*own) {
 		c.Epoch, c.Active = own.Epoch, own.Active
+	} else if d.Claim != nil && firsthand(*d.Claim, a.claims(), plan.Config.Peers) {
+		// A peer of another domain that sends to us after a start may not know the
+		// claimant, who does not know of it.
+		c.Epoch, c.Active = d.Claim.Epoch, d.Claim.Active
 	}
 	if !t.said && c.Epoch == 0 {
 		return nil // what everybody takes it to be
 	}
 	t.said = true
 	return c
+}
+
+// firsthand reports whether one of those who claim c said so itself. What others
+// pass on is not passed on again, or a claim would outlive its end.
+func firsthand(c control.Claim, heard []control.Claim, peers []dataplane.Peer) bool {
+	return slices.ContainsFunc(heard, func(x control.Claim) bool {
+		if x.Gateway != c.Gateway || x.Epoch != c.Epoch || !slices.Equal(x.Active, c.Active) {
+			return false
+		}
+		i := slices.IndexFunc(peers, func(p dataplane.Peer) bool { return p.PublicKey == x.From })
+		return i >= 0 && slices.Contains(x.Active, peers[i].Node)
+	})
 }
 
 // failover looks once a second whether this node must take over, or may let go,
