@@ -64,6 +64,8 @@ type bind struct {
 	feed    *feed
 	readers sync.Pool // of *reader, for Inject
 
+	unanswered chan struct{} // an initiation waits for its answer; capacity 1
+
 	socks  atomic.Pointer[sockets] // nil while closed
 	port   atomic.Uint32
 	once6  sync.Once // logs the lack of IPv6
@@ -101,6 +103,7 @@ func newBind(log *slog.Logger, t *table, d *drops, cfg *Config) *bind {
 		limiter: rate.NewLimiter(initiationRate, initiationBurst),
 		gate:    newGate(), in: newWindow(), drops: d,
 		other: cfg.Other, wanted: cfg.Wanted, proven: cfg.Proven,
+		unanswered: make(chan struct{}, 1),
 	}
 	b.fair.relays = &b.relays
 	b.extras.open.Store(new(extraMap))

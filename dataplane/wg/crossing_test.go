@@ -82,69 +82,77 @@ func TestYields(t *testing.T) {
 	start := time.Unix(1000, 0)
 	msg := make([]byte, sizeInitiation)
 	msg[0], msg[offSender] = 1, 7
-	first, second := start.Add(resendEvery), start.Add(2*resendEvery)
+	response := make([]byte, sizeResponse)
 	for _, c := range []struct {
 		name string
 		peer key.Public
 		do   func(*peer)
-		at   time.Time
+		at   time.Duration
 		want bool
 	}{
-		{"ours is under way, the lower key", keys[2], nil, start, true},
-		{"ours is under way, the higher key", keys[0], nil, start, false},
-		{"ours must have arrived", keys[2], nil, start.Add(crossFor), false},
-		{"ours was answered", keys[2], func(p *peer) { p.answered(7) }, start, false},
-		{"theirs was answered", keys[2], (*peer).overtaken, start, false},
-		{"a copy is under way", keys[2], func(p *peer) { p.overdue(first) }, first, true},
-		{"the copy must have arrived", keys[2], func(p *peer) { p.overdue(first) }, first.Add(crossFor), false},
-		{"ours seem to get lost", keys[2], func(p *peer) { p.overdue(first); p.overdue(second) }, second, false},
+		{"ours is under way, the lower key", keys[2], nil, 0, true},
+		{"ours is under way, the higher key", keys[0], nil, 0, false},
+		{"a copy is under way", keys[2], func(p *peer) { p.overdue(start.Add(time.Second), true) }, time.Second, true},
+		{"ours seem to get lost", keys[2], nil, crossFor, false},
+		{"ours was answered", keys[2], func(p *peer) { p.answered(7) }, 0, false},
+		{"theirs was answered", keys[2], func(p *peer) { p.answers(response, start) }, 0, false},
 	} {
 		p := &peer{key: c.peer}
-		if p.yields(keys[1], start) {
+		if p.yields(keys[1], start.Add(-time.Hour)) {
 			t.Errorf("%s: yields before anything was sent", c.name)
 		}
 		p.await(slices.Clone(msg), start)
 		if c.do != nil {
 			c.do(p)
 		}
-		if got := p.yields(keys[1], c.at); got != c.want {
+		if got := p.yields(keys[1], start.Add(c.at)); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
 }
 
-// TestHoldsCopy: a copy of ours must not cross the answer to an initiation that
-// was let in, and forged initiations must not keep copies from being sent.
-func TestHoldsCopy(t *testing.T) {
+// TestHeldBack: ours must not cross the answer to an initiation that was let in,
+// the first no more than a copy, and forged initiations must not keep it from
+// being sent.
+func TestHeldBack(t *testing.T) {
 	self, start := key.Public{2}, time.Unix(1000, 0)
+	msg := make([]byte, sizeInitiation)
+	msg[0], msg[offSender] = 1, 7
+	overdue := func(p *peer, at time.Time) bool {
+		got, _ := p.overdue(at, true)
+		return got != nil
+	}
 	for _, other := range []key.Public{{1}, {3}} {
 		p := &peer{key: other}
-		msg := make([]byte, sizeInitiation)
-		msg[0], msg[offSender] = 1, 7
-		p.await(msg, start)
-		let := start.Add(resendEvery - time.Millisecond)
-		if p.yields(self, let) {
+		if p.yields(self, start) {
 			t.Fatalf("key %v: yields", other[0])
 		}
-		for _, step := range []struct {
-			at   time.Time
-			want bool
-		}{
-			{start.Add(resendEvery), false},
-			{let.Add(crossFor - 1), false},
-			{let.Add(crossFor), true},
-			{let.Add(crossFor + resendEvery), true},
-		} {
-			if got := p.overdue(step.at) != nil; got != step.want {
-				t.Errorf("key %v: copy after %v: %v, want %v", other[0], step.at.Sub(start), got, step.want)
-			}
+		if p.await(msg, start.Add(time.Millisecond)) {
+			t.Errorf("key %v: ours crosses the answer", other[0])
+		}
+		if overdue(p, start.Add(answerFor-1)) || !overdue(p, start.Add(answerFor)) {
+			t.Errorf("key %v: ours does not come when there is no answer", other[0])
+		}
+
+		p = &peer{key: other}
+		p.yields(self, start)
+		p.answers(make([]byte, sizeResponse), start.Add(time.Millisecond))
+		if !p.await(msg, start.Add(2*time.Millisecond)) {
+			t.Errorf("key %v: ours is held back after the answer", other[0])
 		}
 	}
+	p := &peer{key: key.Public{1}}
+	p.await(msg, start)
+	let := start.Add(resendAfter - time.Millisecond)
+	p.yields(self, let)
+	if overdue(p, start.Add(resendAfter)) || !overdue(p, let.Add(answerFor)) {
+		t.Error("a copy crosses the answer, or does not come")
+	}
 	p, sent := &peer{key: key.Public{1}}, 0
-	p.await(make([]byte, sizeInitiation), start)
+	p.await(msg, start)
 	for d := time.Duration(0); d < 5*time.Second; d += time.Millisecond {
 		p.yields(self, start.Add(d))
-		if p.overdue(start.Add(d)) != nil {
+		if overdue(p, start.Add(d)) {
 			sent++
 		}
 	}
@@ -171,7 +179,9 @@ func TestCrossedIsRepeated(t *testing.T) {
 		if p.crossed() != nil {
 			t.Error("a second copy")
 		}
-		if p.overdue(start.Add(resendEvery-1)) != nil || p.overdue(start.Add(resendEvery)) == nil {
+		early, _ := p.overdue(start.Add(resendAfter-1), true)
+		due, _ := p.overdue(start.Add(resendAfter), true)
+		if early != nil || due == nil {
 			t.Error("the next copy does not come when it would have")
 		}
 	}
@@ -205,14 +215,14 @@ func TestLostAmongCrossing(t *testing.T) {
 	eventually(t, "no handshake", func() bool {
 		return !low.status(high.key.Public()).LastHandshake.IsZero()
 	})
-	if p := low.table.get(high.key.Public()); p.pendingResends() > 0 {
-		t.Error("the session came with a copy that was sent a second later")
+	if p := low.table.get(high.key.Public()); p.pendingSent() > 1 {
+		t.Error("the session came with a copy that was sent later")
 	}
 	exchange(t, low, high, 1)
 }
 
-func (p *peer) pendingResends() int {
+func (p *peer) pendingSent() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.pending.resends
+	return p.pending.sent
 }

@@ -30,6 +30,7 @@ const (
 	dropStopped                      // the device does not run
 	dropHandshakeExpired             // kept for a path that came too late, or replaced
 	dropCrossed                      // initiation that crossed ours, which goes first
+	dropCopy                         // initiation that was answered before; so it is once more
 	dropBusy                         // handshake message, and wireguard-go has too many
 	dropOrigin                       // of another peer than the stream or label says
 	dropFeed                         // from a stream or an extra socket, and too many wait
@@ -50,7 +51,7 @@ const (
 func (d drop) String() string {
 	return [dropCount]string{
 		"unknown", "no_receiver", "unknown_index", "mac1", "initiation", "response", "unknown_peer", "replay", "flood", "source",
-		"malformed_inner", "no_peer", "no_session", "no_path", "no_family", "too_big", "stopped", "handshake_expired", "crossed",
+		"malformed_inner", "no_peer", "no_session", "no_path", "no_family", "too_big", "stopped", "handshake_expired", "crossed", "answered_again",
 		"handshake_queue_full", "wrong_origin", "feed_full", "no_socket", "stream_full", "unknown_label", "wrong_hop", "relay_content",
 		"reflection", "no_next_hop", "unfair", "relay_queue_full", "source_not_allowed", "destination_not_allowed",
 	}[d]

@@ -41,10 +41,13 @@ type peer struct {
 	initiations atomic.Uint64 // that wireguard-go made, ever
 	starved     atomic.Uint64 // as in dataplane.PeerStatus
 
-	mu      sync.Mutex // guards kept and pending
-	kept    kept
-	pending pending
-	queued  int // datagrams in the feed; guarded by feed.mu
+	mu        sync.Mutex // guards the four that follow
+	kept      kept
+	pending   pending
+	answering answering
+	response  response
+
+	queued int // datagrams in the feed; guarded by feed.mu
 
 	indices ring // guarded by table.mu
 	seen    seen // guarded by Device.statusMu

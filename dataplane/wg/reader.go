@@ -254,13 +254,7 @@ func (r *reader) initiation(data []byte) conn.Endpoint {
 	if p == nil {
 		p = b.table.at(r.cur.spot())
 	}
-	if p != nil && p.yields(b.opener.identity, time.Unix(0, r.now)) {
-		b.drops.add(dropCrossed, 1)
-		if w := p.path.Load(); w != nil && w.ready() {
-			if msg := p.crossed(); msg != nil {
-				b.write([][]byte{msg}, &w.way)
-			}
-		}
+	if p != nil && r.settled(p, data) {
 		return nil
 	}
 	if r.owner != nil {
@@ -279,8 +273,32 @@ func (r *reader) initiation(data []byte) conn.Endpoint {
 		b.drops.add(dropPeer, 1)
 		return nil
 	}
+	if r.settled(p, data) {
+		return nil
+	}
 	p.heard.Store(r.now)
 	return newSource(r.cur, r.now, p)
+}
+
+// settled reports whether an initiation of p needs nothing of wireguard-go: a
+// copy of one that was answered, or one that crossed ours, which goes first.
+func (r *reader) settled(p *peer, data []byte) bool {
+	b, now := r.b, time.Unix(0, r.now)
+	if msg := p.again(data, now); msg != nil {
+		b.drops.add(dropCopy, 1)
+		b.write([][]byte{msg}, &r.cur)
+		return true
+	}
+	if !p.yields(b.opener.identity, now) {
+		return false
+	}
+	b.drops.add(dropCrossed, 1)
+	if w := p.path.Load(); w != nil && w.ready() {
+		if msg := p.crossed(); msg != nil {
+			b.write([][]byte{msg}, &w.way)
+		}
+	}
+	return true
 }
 
 // line is the label that was found for the last relay frame, and what its pair

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,32 +17,115 @@ func TestPending(t *testing.T) {
 	msg := make([]byte, sizeInitiation)
 	msg[0], msg[offSender] = 1, 7
 	var p peer
+	begin := func() {
+		if !p.await(msg, start) {
+			t.Error("held back for no reason")
+		}
+	}
 	for _, step := range []struct {
 		name   string
 		at     time.Duration
 		do     func()
+		noPath bool
 		resent bool
+		waits  bool
 	}{
-		{"nothing was sent", 0, nil, false},
-		{"just sent", 0, func() { p.await(msg, start) }, false},
-		{"soon", 900 * time.Millisecond, nil, false},
-		{"first copy", 1000 * time.Millisecond, nil, true},
-		{"not twice", 1500 * time.Millisecond, nil, false},
-		{"second copy", 2000 * time.Millisecond, nil, true},
-		{"third copy", 3000 * time.Millisecond, nil, true},
-		{"given up", 4000 * time.Millisecond, nil, false},
-		{"for good", 9000 * time.Millisecond, nil, false},
-		{"a new one", 9000 * time.Millisecond, func() { p.await(msg, start.Add(9*time.Second)) }, false},
-		{"an answer to another one", 10 * time.Second, func() { p.answered(8) }, true},
-		{"its answer", 20 * time.Second, func() { p.answered(7) }, false},
+		{"nothing was sent", 0, nil, false, false, false},
+		{"just sent", 0, begin, false, false, true},
+		{"soon", 299 * time.Millisecond, nil, false, false, true},
+		{"no path", 300 * time.Millisecond, nil, true, false, true},
+		{"first copy", 300 * time.Millisecond, nil, false, true, true},
+		{"not twice", 350 * time.Millisecond, nil, false, false, true},
+		{"second copy", 900 * time.Millisecond, nil, false, true, true},
+		{"third copy", 2100 * time.Millisecond, nil, false, true, true},
+		{"given up", 4500 * time.Millisecond, nil, false, false, false},
+		{"for good", 9 * time.Second, nil, false, false, false},
+		{"a new one", 0, begin, false, false, true},
+		{"an answer to another one", time.Second, func() { p.answered(8) }, false, true, true},
+		{"its answer", 3 * time.Second, func() { p.answered(7) }, false, false, false},
+		{"one more", 0, begin, false, false, true},
+		{"no path for long", 6 * time.Second, nil, true, false, false},
 	} {
 		if step.do != nil {
 			step.do()
 		}
-		got := p.overdue(start.Add(step.at))
-		if (got != nil) != step.resent || got != nil && !bytes.Equal(got, msg) {
-			t.Errorf("%s: resent %v, want %v", step.name, got != nil, step.resent)
+		got, waits := p.overdue(start.Add(step.at), !step.noPath)
+		if (got != nil) != step.resent || got != nil && !bytes.Equal(got, msg) || waits != step.waits {
+			t.Errorf("%s: resent %v, want %v; waits %v", step.name, got != nil, step.resent, waits)
 		}
+	}
+}
+
+func TestAgain(t *testing.T) {
+	start := time.Unix(1000, 0)
+	initiation, other := make([]byte, sizeInitiation), make([]byte, sizeInitiation)
+	initiation[offSender], other[offSender] = 7, 8
+	msg := make([]byte, sizeResponse)
+	msg[0], msg[offReceiverResponse] = 2, 7
+	var p peer
+	if p.again(initiation, start) != nil {
+		t.Error("a copy of nothing")
+	}
+	p.answers(msg, start)
+	if p.again(other, start) != nil {
+		t.Error("a copy for another initiation")
+	}
+	if p.again(initiation, start.Add(replyFor+1)) != nil {
+		t.Error("a copy that comes too late")
+	}
+	n := 0
+	for range 100 {
+		if got := p.again(initiation, start); bytes.Equal(got, msg) {
+			n++
+		}
+	}
+	if n != maxResends+1 {
+		t.Errorf("%d copies, want %d", n, maxResends+1)
+	}
+}
+
+// TestLostResponse loses responses: each copy of the initiation has the response
+// sent again, where WireGuard would begin anew after five seconds.
+func TestLostResponse(t *testing.T) {
+	a, b := newNode(t, inner1.String()), newNode(t, inner2.String())
+	toA, toB := rawSocket(t), rawSocket(t)
+	var done sync.WaitGroup
+	t.Cleanup(func() {
+		_, _ = toA.Close(), toB.Close()
+		done.Wait()
+	})
+	var mu sync.Mutex
+	var responses [][]byte
+	carry := func(in, out *net.UDPConn, to netip.AddrPort) {
+		buf := make([]byte, 2048)
+		for {
+			n, err := in.Read(buf)
+			if err != nil {
+				return
+			}
+			if Classify(buf[:n]) == KindResponse {
+				mu.Lock()
+				responses = append(responses, bytes.Clone(buf[:n]))
+				lost := len(responses) < 3
+				mu.Unlock()
+				if lost {
+					continue
+				}
+			}
+			_, _ = out.WriteToUDPAddrPort(buf[:n], to)
+		}
+	}
+	done.Go(func() { carry(toB, toA, b.at("127.0.0.1")) })
+	done.Go(func() { carry(toA, toB, a.at("127.0.0.1")) })
+	mustPeers(t, b, a.peer(localAddr(toA)))
+	mustPeers(t, a, b.peer(localAddr(toB)))
+	a.Handshake(b.key.Public())
+	eventually(t, "no handshake", func() bool { return !a.status(b.key.Public()).LastHandshake.IsZero() })
+	exchange(t, a, b, 1)
+	mu.Lock()
+	defer mu.Unlock()
+	if len(responses) != 3 || !bytes.Equal(responses[0], responses[1]) || !bytes.Equal(responses[0], responses[2]) {
+		t.Errorf("%d responses, want one and two copies of it", len(responses))
 	}
 }
 

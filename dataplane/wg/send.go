@@ -50,7 +50,8 @@ func (b *bind) sendPeer(bufs [][]byte, p *peer) error {
 	w := p.path.Load()
 	if w != nil && w.ready() {
 		if kind == KindInitiation {
-			p.await(msg, time.Now())
+			b.initiate(p, msg, &w.way)
+			return nil
 		}
 		b.write(bufs, &w.way)
 		return nil
@@ -98,7 +99,7 @@ func (b *bind) sendSource(bufs [][]byte, s *source) error {
 	}
 	if kind == KindResponse { // answers what came from s, pinned or not
 		b.table.note(p, index(msg, offSender))
-		p.overtaken()
+		p.answers(msg, time.Now())
 		b.write(bufs, &s.way)
 		return nil
 	}
@@ -196,8 +197,7 @@ func (b *bind) release(p *peer) {
 		b.drops.add(dropHandshakeExpired, 1)
 		return
 	}
-	p.await(k.msg[:k.n], time.Now())
-	b.write([][]byte{k.msg[:k.n]}, &w.way)
+	b.initiate(p, k.msg[:k.n], &w.way)
 }
 
 // scratch is the memory of one write.
