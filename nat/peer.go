@@ -178,7 +178,7 @@ func (a *Agent) proven(p *peer, w Path) {
 			a.want(p)
 		}
 	default:
-		a.step(p, path.Heard{Way: a.wayOf(message{Datagram{From: w.To, Socket: w.Socket, Stream: w.Stream, Via: w.Via, Peer: p.Key}})})
+		a.step(p, path.Heard{Way: a.wayOf(message{Datagram{From: w.To, Socket: w.Socket, Stream: w.Stream, Via: w.Via, Label: w.Label, Peer: p.Key}})})
 	}
 }
 

@@ -71,8 +71,9 @@ func (a *Agent) wayBack(d message) (Path, netip.AddrPort) {
 	inside := netip.AddrPortFrom(d.Peer.Overlay(), hello.Port)
 	switch {
 	case !d.Via.IsZero():
+		// Not another circuit of the same hub: that may lead over a second one.
 		for _, r := range a.book.Relays(d.Peer) {
-			if r.Hub == d.Via {
+			if r.Hub == d.Via && r.Label == d.Label {
 				return Path{Via: r.Hub, Label: r.Label}, inside
 			}
 		}
@@ -87,7 +88,7 @@ func (a *Agent) wayBack(d message) (Path, netip.AddrPort) {
 func (a *Agent) wayOf(d message) path.Way {
 	switch {
 	case !d.Via.IsZero():
-		return path.Way{Kind: path.Relay, Hub: d.Via}
+		return path.Way{Kind: path.Relay, Hub: d.Via, Label: d.Label}
 	case d.Stream != nil:
 		if p := a.peers[d.Peer]; p != nil && p.conn == d.Stream {
 			return path.Way{Kind: path.Stream, Stream: p.number}

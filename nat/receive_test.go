@@ -233,8 +233,11 @@ func TestAnswers(t *testing.T) {
 
 		// Who is not known by its probe id yet is known by the relay.
 		a.in(func(g *Agent) { delete(g.byProbeID, b.agent.probeID) })
-		check("a probe of a relayed peer that told nothing", a.take(Datagram{From: stranger, Via: hub.key, Peer: b.key, Data: probeFor(t, a, b, nil)}),
+		check("a probe of a relayed peer that told nothing", a.take(Datagram{From: stranger, Via: hub.key, Peer: b.key, Label: label, Data: probeFor(t, a, b, nil)}),
 			Path{Via: hub.key, Label: label}, stun.KindAnswer, netip.AddrPortFrom(b.key.Overlay(), hello.Port))
+		if sent := a.take(Datagram{From: stranger, Via: hub.key, Peer: b.key, Label: label + 1, Data: probeFor(t, a, b, nil)}); len(sent) > 0 {
+			t.Errorf("a probe over another circuit is answered over %+v", sent[0].Path)
+		}
 	})
 }
 

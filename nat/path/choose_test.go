@@ -99,8 +99,8 @@ func TestAnswersThatProveNothing(t *testing.T) {
 				w.do(AnswerIn{Way: back, Tx: s.Tx})
 			}
 		}
-		if st := w.m.Status(); st.Heard.IsZero() || st.BadAnswers != 0 {
-			t.Errorf("status %+v", st)
+		if st := w.m.Status(); !st.Heard.IsZero() || st.BadAnswers != 1 {
+			t.Errorf("status %+v", st) // that circuit may lead over another relay
 		}
 	})
 }

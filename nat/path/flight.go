@@ -92,7 +92,7 @@ func (f *flights) add(fl flight) {
 // address than the probe went to proves nothing (RFC 8445 section 7.2.5.2.1).
 func (f *flights) take(tx TxID, way Way) (flight, bool) {
 	i, ok := f.byTx[tx]
-	if !ok || !symmetric(f.queue[i-f.base].way, way) {
+	if !ok || f.queue[i-f.base].way != way {
 		f.bad++
 		return flight{}, false
 	}
@@ -100,13 +100,6 @@ func (f *flights) take(tx TxID, way Way) (flight, bool) {
 	fl := &f.queue[i-f.base]
 	fl.done = true
 	return *fl, true
-}
-
-func symmetric(sent, came Way) bool {
-	if sent.Kind == Relay {
-		return came.Kind == Relay && sent.Hub == came.Hub
-	}
-	return sent == came
 }
 
 // allow spends a token, when more than reserve are left.

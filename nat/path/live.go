@@ -220,12 +220,19 @@ func (m *Machine) heardOther(w Way) {
 	if !m.active || m.cur != nil && !m.cur.dead && (m.remote.CanProbe || m.now.Sub(m.cur.heard) < silentFor) {
 		return
 	}
+	var found *pair
 	for _, p := range m.relays {
-		if p != m.cur && p.way.Kind == w.Kind && p.way.Hub == w.Hub && p.way.Stream == w.Stream {
-			p.dead, p.heard = false, m.now
-			m.use(p, ReasonSilent, "the peer uses this one")
-			return
+		switch {
+		case p == m.cur:
+		case p.way == w:
+			found = p
+		case found == nil && p.way.Kind == w.Kind && p.way.Hub == w.Hub && p.way.Stream == w.Stream:
+			found = p // the label may be about to change
 		}
+	}
+	if found != nil {
+		found.dead, found.heard = false, m.now
+		m.use(found, ReasonSilent, "the peer uses this one")
 	}
 }
 
