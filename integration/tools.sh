@@ -4,6 +4,7 @@
 # No daemon that comes with a package is started, now or when the host boots.
 set -u
 want="wg:wireguard-tools turnserver:coturn usr/sbin/miniupnpd:miniupnpd-nftables"
+want="$want containerd:containerd runc:runc usr/bin/busybox:busybox-static prometheus:prometheus"
 if [ "${1:-}" = bench ]; then
 	want="wg:wireguard-tools nebula:nebula openvpn:openvpn swanctl:strongswan-swanctl"
 	want="$want usr/lib/ipsec/charon:strongswan-charon"

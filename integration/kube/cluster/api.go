@@ -20,7 +20,7 @@ const (
 const Issuer = "https://kubernetes.default.svc.cluster.local"
 
 func (c *Cluster) apiArgs(serving pair) []string {
-	return []string{
+	args := []string{
 		"--bind-address=" + c.api.Addr().String(), fmt.Sprintf("--secure-port=%d", c.api.Port()),
 		"--advertise-address=" + c.api.Addr().String(), "--endpoint-reconciler-type=none",
 		"--etcd-servers=http://" + c.etcd.String(),
@@ -36,6 +36,7 @@ func (c *Cluster) apiArgs(serving pair) []string {
 		"--audit-log-maxsize=2000",
 		"--shutdown-watch-termination-grace-period=1s", // else a stop waits a minute for watches
 	}
+	return append(append(args, c.kubeletArgs...), c.opt.APIArgs...)
 }
 
 // startAPI starts the API server and waits until it is ready.

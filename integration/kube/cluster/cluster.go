@@ -31,7 +31,16 @@ type Options struct {
 	// Controllers are the controllers that kube-controller-manager runs, named as
 	// its flag --controllers takes them; empty: it does not run. See UsualControllers.
 	Controllers []string
+	// Kubelets makes the API server one for nodes with real kubelets: it dials them
+	// by name, verifies their certificates, and takes the aggregated API of a
+	// metrics-server. SigningController must be among the Controllers.
+	Kubelets bool
+	// APIArgs are further arguments of kube-apiserver.
+	APIArgs []string
 }
+
+// SigningController is the controller that signs certificates.
+const SigningController = "certificatesigningrequest-signing-controller"
 
 // UsualControllers are all of kube-controller-manager's but those that judge
 // nodes: there is no kubelet whose heartbeats they could see.
@@ -53,6 +62,8 @@ type Cluster struct {
 	etcdPeer netip.AddrPort
 	api      netip.AddrPort
 	admin    *rest.Config
+
+	kubeletArgs []string // of kube-apiserver, with Options.Kubelets
 
 	serving   pair
 	server    process // kube-apiserver; nil while it is stopped
@@ -91,6 +102,11 @@ func (c *Cluster) run(ctx context.Context) error {
 	serving, err := c.pki.issue("apiserver", pkix.Name{CommonName: "kube-apiserver"}, c.api.Addr(), netip.MustParseAddr("127.0.0.1"))
 	if err != nil {
 		return err
+	}
+	if c.opt.Kubelets {
+		if c.kubeletArgs, err = c.forKubelets(); err != nil {
+			return err
+		}
 	}
 	if err := os.WriteFile(c.file("audit.yaml"), []byte(auditPolicy), 0o600); err != nil {
 		return err
