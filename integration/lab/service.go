@@ -3,8 +3,10 @@
 package lab
 
 import (
+	"fmt"
 	"net/netip"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,6 +56,39 @@ func (n *Node) AddService(s Service) {
 	}
 	n.try("service "+s.IP.String(), f.commit())
 }
+
+// SetServices replaces the Services of an earlier SetServices, all at once, as
+// kube-proxy follows what becomes of them. They are IPv4 and apart from those of
+// AddService.
+func (n *Node) SetServices(services ...Service) error {
+	f, err := n.firewall()
+	if err != nil {
+		return fmt.Errorf("lab: services of %s: %w", n.Name, err)
+	}
+	const family = nftables.TableFamilyIPv4
+	f.conn.AddTable(&nftables.Table{Family: family, Name: setPrerouting.table})
+	f.conn.DelTable(&nftables.Table{Family: family, Name: setPrerouting.table})
+	for _, chain := range []base{setPrerouting, setOutput} {
+		f.chain(family, chain, nftables.ChainPolicyAccept)
+		for _, s := range services {
+			to := rule(dst(netip.PrefixFrom(s.IP, s.IP.BitLen())), dport(byte(s.Protocol), s.Port))
+			f.add(family, chain, rule(to, n.outsideCluster(s), setMark(masqMark)))
+			for i, b := range s.Backends {
+				f.add(family, chain, rule(to, oneOf(uint32(len(s.Backends)-i)), dnat(b)))
+			}
+		}
+	}
+	if err := f.commit(); err != nil {
+		return fmt.Errorf("lab: services of %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Chains of SetServices, right before those of AddService.
+var (
+	setPrerouting = base{"services", "PREROUTING", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(-101)}
+	setOutput     = base{"services", "OUTPUT", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityRef(-101)}
+)
 
 // outsideCluster matches the clients that are masqueraded.
 func (n *Node) outsideCluster(s Service) words {

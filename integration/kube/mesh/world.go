@@ -40,6 +40,13 @@ type Options struct {
 	NodePools bool
 	// NAT of the edges; the zero value means MapKeepPort.
 	NAT lab.NAT
+	// ControlNode makes the last node of the cloud the one of the control plane, in
+	// place of a host without agent.
+	ControlNode bool
+	// Control is how the control plane is started; Host and Addr are the world's.
+	Control cluster.Options
+	// Agent, when not nil, may change how the agent of a node is started.
+	Agent func(*lab.Node, *lab.AgentConfig)
 }
 
 // World is a cluster of several domains in a lab. Its methods do one step after
@@ -50,25 +57,42 @@ type World struct {
 	Control       *lab.Host
 	Controller    *lab.Process // the one started last
 
-	pools bool
+	opt Options
 }
 
 // New makes the networks of a world, with a server in every pod: nodes "cloud-gw",
-// "cloud-1", "edge-a-gw", "edge-a-1" and so on, the edges behind NATs, and host
+// "cloud-1", "edge-a-gw", "edge-a-1" and so on, the edges behind NATs, and, without Options.ControlNode, host
 // "control" in the cloud's LAN. The lab says what failed.
 func New(l *lab.Lab, opt Options) *World {
-	w := &World{pools: opt.NodePools}
+	w := &World{opt: opt}
 	w.Topology = lab.Standard(l, lab.Options{Edges: len(opt.Nodes) - 1, Nodes: slices.Max(opt.Nodes), NAT: opt.NAT, NoCapture: true})
 	for i, d := range w.Domains {
 		d.Nodes = d.Nodes[:opt.Nodes[i]] // the others stay without a Node object
 	}
-	w.Control = l.Host("control")
-	w.Control.Attach(w.Domains[0].LAN, "eth0", netip.PrefixFrom(controlAddr(), 25))
-	w.Control.Route(lab.Route{Dst: lab.Default(controlAddr()), Via: netip.MustParseAddr("203.0.113.129")})
+	w.opt.Control.Host, w.opt.Control.Addr = w.control(l)
+	w.Control = w.opt.Control.Host
 	return w
 }
 
-func controlAddr() netip.Addr { return netip.MustParseAddr("203.0.113.200") }
+// control returns the host of the control plane and its address.
+func (w *World) control(l *lab.Lab) (*lab.Host, netip.Addr) {
+	if w.opt.ControlNode {
+		n := w.ControlNode()
+		return n.Host, n.IP
+	}
+	addr := netip.MustParseAddr("203.0.113.200")
+	h := l.Host("control")
+	h.Attach(w.Domains[0].LAN, "eth0", netip.PrefixFrom(addr, 25))
+	h.Route(lab.Route{Dst: lab.Default(addr), Via: netip.MustParseAddr("203.0.113.129")})
+	return h, addr
+}
+
+// ControlNode returns the node that the control plane is on, with
+// Options.ControlNode.
+func (w *World) ControlNode() *lab.Node {
+	nodes := w.Domains[0].Nodes
+	return nodes[len(nodes)-1]
+}
 
 // StartControlPlane starts etcd and the API server on host "control".
 func (w *World) StartControlPlane(t cluster.T) {
@@ -76,7 +100,7 @@ func (w *World) StartControlPlane(t cluster.T) {
 	if err := w.Lab.Err(); err != nil {
 		t.Fatalf("%v", err)
 	}
-	w.Cluster = cluster.Start(t, cluster.Options{Host: w.Control, Addr: controlAddr()})
+	w.Cluster = cluster.Start(t, w.opt.Control)
 }
 
 // Deploy applies what an operator would.
@@ -91,7 +115,7 @@ func (w *World) Deploy(t cluster.T) {
 // AddNodes makes the Node objects, after the NodePools when there are any.
 func (w *World) AddNodes(t cluster.T) {
 	t.Helper()
-	if w.pools {
+	if w.opt.NodePools {
 		w.addPools(t)
 	}
 	for _, d := range w.Domains {
@@ -100,7 +124,10 @@ func (w *World) AddNodes(t cluster.T) {
 			switch {
 			case d.Hub:
 				node.External = node.IPs
-			case w.pools:
+				if w.opt.ControlNode && n == w.ControlNode() {
+					node.Labels = map[string]string{"node-role.kubernetes.io/control-plane": ""}
+				}
+			case w.opt.NodePools:
 				node.Labels = map[string]string{poolLabel: d.Name}
 			default:
 				node.Labels = map[string]string{poolLabel: d.Name, "openyurt.io/is-edge-worker": "true"}
@@ -132,7 +159,11 @@ func (w *World) startAgent(t cluster.T, d *lab.Domain, n *lab.Node) *lab.Agent {
 		account = "corax-hub"
 	}
 	file := w.Cluster.Kubeconfig(t, w.Cluster.AgentConfig(t, n.Name, account))
-	a, err := n.Agent(lab.AgentConfig{NodeIP: n.IP, Kubeconfig: file})
+	cfg := lab.AgentConfig{NodeIP: n.IP, Kubeconfig: file}
+	if w.opt.Agent != nil {
+		w.opt.Agent(n, &cfg)
+	}
+	a, err := n.Agent(cfg)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
