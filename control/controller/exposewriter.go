@@ -33,7 +33,7 @@ type exposer struct {
 func (w *exposer) write(ctx context.Context) error {
 	ending := w.gone || w.g.DeletionTimestamp != nil
 	held := controllerutil.ContainsFinalizer(w.g, v1beta1.FinalizerExposure)
-	patch, err := endpointsPatch(w.g, w.res.Endpoints)
+	patch, err := endpointsPatch(w.g, w.res)
 	if err != nil {
 		return err
 	}

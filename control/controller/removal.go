@@ -81,7 +81,7 @@ func (r *removal) freeGateways(ctx context.Context) error {
 	var errs []error
 	for i := range list.Items {
 		g := &list.Items[i]
-		err := r.freeGateway(ctx, g)
+		err := errors.Join(r.withdraw(ctx, g), r.freeGateway(ctx, g))
 		if err == nil && madeByUs(g) {
 			err = client.IgnoreNotFound(r.client.Delete(ctx, bareGateway(g)))
 		}
@@ -96,6 +96,23 @@ func ourAnnotations() []string {
 		v1beta1.AnnotationProxyPorts, v1beta1.AnnotationEpoch, v1beta1.AnnotationEpochOf,
 		v1beta1.AnnotationCandidates, v1beta1.AnnotationReplicas,
 	}
+}
+
+// withdraw takes the nodes' own addresses that we wrote out of a person's Gateway.
+func (r *removal) withdraw(ctx context.Context, g *gateway.Gateway) error {
+	if madeByUs(g) {
+		return nil // it goes as a whole
+	}
+	want := exposure.Withdraw(g)
+	patch, err := endpointsPatch(g, &want)
+	if err != nil || patch == nil {
+		return err
+	}
+	// The answer has the resourceVersion that the next patch needs.
+	if err := r.client.Patch(ctx, g, client.RawPatch(types.JSONPatchType, patch)); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("patch endpoints of Gateway %s: %w", g.Name, err)
+	}
+	return nil
 }
 
 func (r *removal) freeGateway(ctx context.Context, g *gateway.Gateway) error {

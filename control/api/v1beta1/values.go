@@ -77,12 +77,13 @@ const (
 	AnnotationServiceDNS = Group + "/public-service-external-dns-name"
 )
 
-// Annotations of Services and of the ConfigMap raven-cfg.
+// Annotations of Services, Gateways and of the ConfigMap raven-cfg.
 const (
 	// AnnotationDiscard, when "true", hides a Service from edge nodes.
 	AnnotationDiscard = "svc.openyurt.io/discard"
-	// AnnotationApplied holds what our controller set on a Service, so that it
-	// never overwrites what somebody else set.
+	// AnnotationApplied holds what our controller set on a Service, or the public
+	// addresses that it wrote into entries of a Gateway exposed by PublicIP, so
+	// that it never overwrites what somebody else set.
 	AnnotationApplied = "corax.io/applied"
 	// AnnotationProtocols says which protocols of an endpoint a Service exposes:
 	// "UDP" or "TCP"; both without it.

@@ -24,7 +24,7 @@ func activeHubs(g *gateway.Gateway, s Settings) []hub {
 	for i := range g.Status.ActiveEndpoints {
 		e := &g.Status.ActiveEndpoints[i]
 		if !modeOn(g, s, e.Type) || v1beta1.CheckName(e.NodeName) != nil ||
-			slices.ContainsFunc(hubs, func(h hub) bool { return h.node == e.NodeName }) {
+			isHub(hubs, e.NodeName) {
 			continue
 		}
 		h := hub{node: e.NodeName, udp: v1beta1.PortTunnel, tcp: v1beta1.PortTLSFallback}
@@ -32,6 +32,10 @@ func activeHubs(g *gateway.Gateway, s Settings) []hub {
 		hubs = append(hubs, h)
 	}
 	return hubs
+}
+
+func isHub(hubs []hub, node string) bool {
+	return slices.ContainsFunc(hubs, func(h hub) bool { return h.node == node })
 }
 
 // modeOn reports whether endpoints of a type carry traffic.

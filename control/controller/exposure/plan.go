@@ -61,6 +61,9 @@ type Result struct {
 	Hold bool
 	// Endpoints are the wanted spec.endpoints: same entries, same order.
 	Endpoints []v1beta1.Endpoint
+	// Note is the wanted annotation [v1beta1.AnnotationApplied] of the Gateway,
+	// written together with Endpoints; empty: none.
+	Note string
 	// Services to make, to change, and to delete. Adopt names those of the changed
 	// ones whose Endpoints object must go first.
 	Create []*corev1.Service
@@ -89,6 +92,7 @@ type work struct {
 	ports    map[port]*corev1.Service
 	problems []problem
 	waiting  []string
+	given    given
 }
 
 // port is one that a shared balancer listens at.
@@ -101,6 +105,7 @@ type port struct {
 // with a deletion timestamp.
 func For(in Input) Result {
 	w := &work{Input: &in, taken: map[string]bool{}, ports: map[port]*corev1.Service{}}
+	w.given = readGiven(in.Gateway.Annotations)
 	w.Endpoints = gateway.CopyEndpoints(in.Gateway.Spec.Endpoints)
 	w.Adopt = map[string]bool{}
 	w.sortServices()
@@ -120,6 +125,8 @@ func For(in Input) Result {
 		}
 	}
 	w.release(wanted)
+	w.publicNodes(hubs)
+	w.Note = w.given.String()
 	switch in.Gateway.Spec.ExposeType {
 	case v1beta1.ExposeLoadBalancer:
 		for _, h := range hubs {
@@ -127,11 +134,10 @@ func For(in Input) Result {
 		}
 	case v1beta1.ExposePublicIP:
 		for _, h := range hubs {
-			if !w.public(h.node) {
+			if !w.isPublished(h.node) {
 				w.problem(reasonAddress, "node %s has no external address, and its entry no publicIP", h.node)
 			}
 		}
-		w.publicStandbys()
 	}
 	w.slices(wanted)
 	w.Hold = len(w.Create) > 0 || len(w.Adopt) > 0 || w.left(wanted)

@@ -130,43 +130,6 @@ func (w *work) unpublish(s *corev1.Service, node string) {
 	}
 }
 
-// publicStandbys fills the entries of the nodes that may be elected later, too: a
-// standby may have to take over while nobody can write its address.
-func (w *work) publicStandbys() {
-	if w.Gateway.DeletionTimestamp != nil {
-		return
-	}
-	for i := range w.Endpoints {
-		e := &w.Endpoints[i]
-		if modeOn(w.Gateway, w.Settings, e.Type) && v1beta1.CheckName(e.NodeName) == nil {
-			w.public(e.NodeName)
-		}
-	}
-}
-
-// public fills the entries of a node that is exposed by its own address, where
-// nobody gave one. It reports whether they have an address then.
-func (w *work) public(node string) bool {
-	n, _ := w.Node(node)
-	known := false
-	for i := range w.Endpoints {
-		e := &w.Endpoints[i]
-		if e.NodeName != node {
-			continue
-		}
-		if e.PublicIP == "" && e.Config[v1beta1.ConfigPublicHost] == "" {
-			switch {
-			case n.External.IsValid():
-				e.PublicIP = n.External.String()
-			case n.ExternalName != "":
-				setConfig(e, v1beta1.ConfigPublicHost, n.ExternalName)
-			}
-		}
-		known = known || e.PublicIP != "" || e.Config[v1beta1.ConfigPublicHost] != ""
-	}
-	return known
-}
-
 // noAddress notes that the cloud gave a Service no address yet.
 func (w *work) noAddress(h hub, s *corev1.Service) {
 	if w.late(s) && !slices.ContainsFunc(w.Delete, func(d *corev1.Service) bool { return d == s }) {

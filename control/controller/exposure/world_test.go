@@ -52,6 +52,7 @@ func (w *world) run() exposure.Result {
 // apply makes the world what the result says, as the API server would.
 func (w *world) apply(r exposure.Result) {
 	w.Gateway.Spec.Endpoints = r.Endpoints
+	w.Gateway.Annotations = map[string]string{v1beta1.AnnotationApplied: r.Note}
 	byName := map[string]corev1.Service{}
 	for _, s := range w.Services {
 		byName[s.Name] = s
@@ -108,6 +109,9 @@ func (w *world) settle(t *testing.T) exposure.Result {
 // quiet reports whether a result has nothing to write.
 func quiet(w *world, r exposure.Result) bool {
 	n := len(r.Create) + len(r.Change) + len(r.Delete) + len(r.CreateSlices) + len(r.ChangeSlices) + len(r.DeleteSlices)
+	if r.Note != w.Gateway.Annotations[v1beta1.AnnotationApplied] {
+		n++
+	}
 	for i, e := range r.Endpoints {
 		was := w.Gateway.Spec.Endpoints[i]
 		if e.PublicIP != was.PublicIP || e.PublicPort != was.PublicPort || len(e.Config) != len(was.Config) {
