@@ -2,10 +2,12 @@ package kube
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -45,6 +47,9 @@ type Config struct {
 	// balancer into this node's entries, and that the Client does: it takes it from
 	// the Services in Namespace that are labelled as this node's tunnel.
 	Balancers bool
+	// HostsFile is where the names of nodes are written on a node of the control
+	// plane, for its API server; empty: nowhere.
+	HostsFile string
 	// EnableTunnel and EnableProxy are what counts for a switch that raven-cfg
 	// does not have.
 	EnableTunnel, EnableProxy bool
@@ -74,6 +79,14 @@ type Client struct {
 	balancers *balancerStore
 	publisher *publisher
 	keeper    *keeper
+
+	fronts  latest[bool] // whether this node is a front of the proxy
+	names   nodeNames
+	serving *serving
+	// clientCAs are nil while they are not known.
+	clientCAs atomic.Pointer[x509.CertPool]
+	hosts     *hostsFile // nil: none is kept
+	ca        authority
 
 	last  control.Snapshot
 	begun bool
@@ -110,6 +123,12 @@ func newClient(cfg Config, rc *rest.Config) (*Client, error) {
 	c.publisher = newPublisher(cfg.Node, c.api, c.link, c.log)
 	c.balancers = newBalancerStore(c.publisher.balancers.put)
 	c.keeper = newKeeper(cfg.Node, c.api, c.link, c.log)
+	c.fronts.wake = make(chan struct{}, 1)
+	c.serving = newServing(cfg, c.api, c.link, c.log)
+	c.ca = authority{file: rc.CAFile, data: rc.CAData}
+	if cfg.HostsFile != "" {
+		c.hosts = &hostsFile{path: cfg.HostsFile, own: ownHosts, node: cfg.Node, api: c.api, link: c.link, log: c.log}
+	}
 	return c, nil
 }
 
@@ -145,6 +164,10 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return c.publisher.run(ctx) })
 	g.Go(func() error { return c.keeper.run(ctx) })
+	g.Go(func() error { return c.runFront(ctx) })
+	if c.hosts != nil {
+		g.Go(func() error { return c.hosts.run(ctx) })
+	}
 	g.Go(func() error { return c.assemble(ctx) })
 	return g.Wait()
 }

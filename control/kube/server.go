@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,9 +33,11 @@ import (
 const (
 	// An agent makes a few requests when it starts, and hardly any later.
 	requestRate, requestBurst = 5, 10
-	dialTimeout               = 10 * time.Second
-	writeTimeout              = 15 * time.Second
-	listTimeout               = time.Minute
+	// A front of the proxy asks once for each caller and minute or so.
+	reviewRate, reviewBurst = 100, 200
+	dialTimeout             = 10 * time.Second
+	writeTimeout            = 15 * time.Second
+	listTimeout             = time.Minute
 )
 
 // server is the API server, as far as an agent needs it.
@@ -40,6 +45,9 @@ type server struct {
 	gateways rest.Interface
 	core     rest.Interface
 	leases   rest.Interface
+	tokens   rest.Interface // TokenReviews
+	access   rest.Interface // SubjectAccessReviews
+	requests rest.Interface // for certificates
 	params   runtime.ParameterCodec
 	link     *link
 
@@ -60,7 +68,7 @@ func newServer(cfg Config, rc *rest.Config, l *link) (*server, error) {
 		return nil, err
 	}
 	codecs := serializer.NewCodecFactory(scheme)
-	client := func(gv schema.GroupVersion, lease bool) (rest.Interface, error) {
+	client := func(gv schema.GroupVersion, change func(*rest.Config)) (rest.Interface, error) {
 		c := rest.CopyConfig(rc)
 		c.UserAgent, c.WarningHandler = cfg.UserAgent, rest.NoWarnings{}
 		c.QPS, c.Burst = requestRate, requestBurst
@@ -73,23 +81,32 @@ func newServer(cfg Config, rc *rest.Config, l *link) (*server, error) {
 		if c.Dial == nil {
 			c.Dial = l.dial
 		}
-		if lease {
-			// Over HTTP/2 requests would wait on a connection whose path is dead
-			// until pings have found that out, longer than a Lease lasts. Over
-			// HTTP/1.1 one that times out closes its connection.
-			c.NextProtos = []string{"http/1.1"}
+		if change != nil {
+			change(c)
 		}
 		return rest.RESTClientFor(c)
 	}
 	s := &server{params: runtime.NewParameterCodec(scheme), link: l, namespace: cfg.Namespace, leaseNamespace: cfg.LeaseNamespace}
-	if s.gateways, err = client(gatewayVersion, false); err != nil {
-		return nil, err
-	}
-	if s.core, err = client(corev1.SchemeGroupVersion, false); err != nil {
-		return nil, err
-	}
-	if s.leases, err = client(coordinationv1.SchemeGroupVersion, true); err != nil {
-		return nil, err
+	// Over HTTP/2 requests would wait on a connection whose path is dead until pings
+	// have found that out, longer than a Lease lasts. Over HTTP/1.1 one that times
+	// out closes its connection.
+	alone := func(c *rest.Config) { c.NextProtos = []string{"http/1.1"} }
+	reviews := func(c *rest.Config) { c.QPS, c.Burst = reviewRate, reviewBurst }
+	for _, r := range []struct {
+		to     *rest.Interface
+		gv     schema.GroupVersion
+		change func(*rest.Config)
+	}{
+		{&s.gateways, gatewayVersion, nil},
+		{&s.core, corev1.SchemeGroupVersion, nil},
+		{&s.leases, coordinationv1.SchemeGroupVersion, alone},
+		{&s.tokens, authenticationv1.SchemeGroupVersion, reviews},
+		{&s.access, authorizationv1.SchemeGroupVersion, reviews},
+		{&s.requests, certificatesv1.SchemeGroupVersion, nil},
+	} {
+		if *r.to, err = client(r.gv, r.change); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -103,6 +120,11 @@ func newScheme() (*runtime.Scheme, error) {
 	metav1.AddToGroupVersion(s, gatewayVersion)
 	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.ConfigMap{}, &corev1.ConfigMapList{}, &corev1.Service{}, &corev1.ServiceList{})
 	metav1.AddToGroupVersion(s, corev1.SchemeGroupVersion)
+	s.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Node"), &nodeObject{})
+	s.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("NodeList"), &nodeList{})
+	s.AddKnownTypes(authenticationv1.SchemeGroupVersion, &authenticationv1.TokenReview{})
+	s.AddKnownTypes(authorizationv1.SchemeGroupVersion, &authorizationv1.SubjectAccessReview{})
+	s.AddKnownTypes(certificatesv1.SchemeGroupVersion, &certificatesv1.CertificateSigningRequest{})
 	s.AddKnownTypes(coordinationv1.SchemeGroupVersion, &coordinationv1.Lease{})
 	metav1.AddToGroupVersion(s, coordinationv1.SchemeGroupVersion)
 	return s, nil
@@ -144,6 +166,42 @@ func (s *server) watchBalancers(ctx context.Context, node string, store *balance
 	return nil
 }
 
+// watchNodes keeps the store like the names of the cluster's nodes until ctx is
+// done.
+func (s *server) watchNodes(ctx context.Context, store *nodeNames) error {
+	lw := &source{
+		client: s.core, params: s.params, resource: "nodes", list: func() runtime.Object { return &nodeList{} },
+		tell: s.link.nodes, page: nodePage,
+	}
+	reflect(ctx, lw, &nodeObject{}, store)
+	return nil
+}
+
+// readNode returns a node.
+func (s *server) readNode(ctx context.Context, name string) (*nodeObject, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	n := &nodeObject{}
+	err := s.core.Get().Resource("nodes").Name(name).MaxRetries(0).Do(ctx).Into(n)
+	return n, err
+}
+
+// watchConfig keeps the store like one ConfigMap until ctx is done. failed is
+// called with what keeps it from being read.
+func (s *server) watchConfig(ctx context.Context, store *configStore, failed func(error)) error {
+	lw := &source{
+		client: s.core, params: s.params, resource: "configmaps", namespace: s.namespace, name: store.name,
+		list: func() runtime.Object { return &corev1.ConfigMapList{} },
+		tell: func(err error) {
+			if err != nil {
+				failed(err)
+			}
+		},
+	}
+	reflect(ctx, lw, &corev1.ConfigMap{}, store)
+	return nil
+}
+
 // reflect runs a reflector. It tries again by itself: after a second at first,
 // then more and more rarely, at most every half minute.
 func reflect(ctx context.Context, lw *source, example runtime.Object, store cache.ReflectorStore) {
@@ -166,7 +224,12 @@ type source struct {
 	labels    labels.Set // only objects that have these; empty: all
 	list      func() runtime.Object
 	tell      func(error) // what became of each request
+	page      int64       // how many objects are read at once; zero: all
 }
+
+// nodePage bounds what a list of nodes takes while it is read: of each little is
+// kept.
+const nodePage = 250
 
 var (
 	_ cache.ListerWatcher            = (*source)(nil)
@@ -177,10 +240,32 @@ var (
 func (s *source) ListWithContext(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
+	if s.page > 0 {
+		// From the cache of the API server it would be all at once.
+		o.ResourceVersion, o.ResourceVersionMatch, o.Limit = "", "", s.page
+	}
 	out := s.list()
 	err := s.request(&o).Do(ctx).Into(out)
+	if s.page > 0 && err == nil {
+		err = s.rest(ctx, o, out)
+	}
 	s.told(ctx, err)
 	return out, err
+}
+
+// rest reads the pages after the first and adds them to it.
+func (s *source) rest(ctx context.Context, o metav1.ListOptions, first runtime.Object) error {
+	l, ok := first.(*nodeList)
+	for ok && l.Continue != "" {
+		o.Continue = l.Continue
+		next := &nodeList{}
+		if err := s.request(&o).Do(ctx).Into(next); err != nil {
+			return err
+		}
+		l.Items = append(l.Items, next.Items...)
+		l.ListMeta = next.ListMeta
+	}
+	return nil
 }
 
 // WatchWithContext begins a watch.

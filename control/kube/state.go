@@ -44,6 +44,15 @@ type State struct {
 	Written time.Time
 	// WriteErr is why it could not be, when that came last.
 	WriteErr string
+	// NodesErr is why the names of the nodes cannot be read on a front of the proxy.
+	NodesErr string
+	// ServingErr is why a front has no certificate of its own, or why it cannot be
+	// renewed.
+	ServingErr string
+	// ServingUntil is when that certificate lapses; zero without one.
+	ServingUntil time.Time
+	// HostsErr is why the hosts file of a control plane cannot be kept.
+	HostsErr string
 	// Lease is "active" or "candidate" while a Lease is kept, else empty.
 	Lease string
 	// LeaseErr is why it could not be renewed, when that came last.
@@ -72,12 +81,30 @@ func (s State) Problems() []string {
 		{"the Services of this node's load balancers cannot be read, what its entry says of them stays", s.BalancersErr},
 		{"this node's endpoint entry cannot be written", s.WriteErr},
 		{"this node's Lease cannot be renewed", s.LeaseErr},
+		{"the Hostname addresses of nodes cannot be read, the proxy knows nodes by their own names alone", s.NodesErr},
+		{"no serving certificate for the proxy, TLS cannot end at this front (it is passed through as ever)", s.servingErr()},
+		{"the serving certificate of the proxy cannot be renewed, it lapses at " + stamp(s.ServingUntil), s.renewalErr()},
+		{"the hosts file for this node's API server cannot be kept", s.HostsErr},
 	} {
 		if e.err != "" {
 			add("%s: %s", e.what, e.err)
 		}
 	}
 	return out
+}
+
+func (s State) servingErr() string {
+	if s.ServingUntil.IsZero() {
+		return s.ServingErr
+	}
+	return ""
+}
+
+func (s State) renewalErr() string {
+	if s.ServingUntil.IsZero() {
+		return ""
+	}
+	return s.ServingErr
 }
 
 func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
@@ -170,6 +197,36 @@ func (l *link) settings(err error) {
 // balancers notes what became of a request for Services, as settings does.
 func (l *link) balancers(err error) {
 	l.update(func(s *State) { answered(&s.BalancersErr, err) })
+}
+
+// nodes notes what became of a request for Nodes, as settings does.
+func (l *link) nodes(err error) {
+	l.update(func(s *State) { answered(&s.NodesErr, err) })
+}
+
+// hosts notes what became of keeping the hosts file.
+func (l *link) hosts(err error) {
+	l.update(func(s *State) {
+		s.HostsErr = ""
+		if err != nil {
+			s.HostsErr = clip(err.Error())
+		}
+	})
+}
+
+// served notes the certificate of the front, and what is wrong with the next one.
+func (l *link) served(until time.Time, err error) {
+	l.update(func(s *State) {
+		s.ServingUntil, s.ServingErr = until, ""
+		if err != nil {
+			s.ServingErr = clip(err.Error())
+		}
+	})
+}
+
+// unfront forgets what concerns fronts.
+func (l *link) unfront() {
+	l.update(func(s *State) { s.NodesErr, s.ServingErr, s.ServingUntil = "", "", time.Time{} })
 }
 
 // answered keeps an error that the API server answered with, until there is none.
