@@ -1,0 +1,286 @@
+package splice
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// small is what a direction at rest waits with, large what it copies with.
+	small = 4 << 10
+	large = 64 << 10
+	// linger is how long a large buffer waits for more.
+	linger = 100 * time.Millisecond
+	// stallAfter is how long an end takes nothing until that counts as a stall.
+	stallAfter = 10 * time.Second
+	// defaultHalf is how long a stream with one direction may be at rest.
+	defaultHalf = time.Hour
+)
+
+// Config says what is counted, and how long a stream may rest. All of it may be
+// left out.
+type Config struct {
+	// Up and Down get the bytes from a to b, and back, as they are passed on; each
+	// may be nil.
+	Up, Down []*atomic.Uint64
+	// Stalls counts how often an end took nothing for ten seconds.
+	Stalls *atomic.Uint64
+	// HalfIdle is how long a stream may be at rest of which one direction has
+	// ended; zero means one hour. A whole stream may rest for ever: keepalives find
+	// the ends that are gone.
+	HalfIdle time.Duration
+	// First is called once, when the first byte from b came; nil: nobody asks.
+	First func()
+}
+
+// ErrHalfIdle ends a stream that has one direction left, and nothing to say there.
+var ErrHalfIdle = errors.New("half closed, and nothing was sent for too long")
+
+// An EndError is how an end of a stream failed.
+type EndError struct {
+	// B says that it was b, else it was a.
+	B bool
+	// Op is "read" or "write".
+	Op  string
+	Err error
+}
+
+// Error tells what failed; the caller knows who a and b are.
+func (e *EndError) Error() string {
+	end := "a"
+	if e.B {
+		end = "b"
+	}
+	return fmt.Sprintf("%s %s: %v", e.Op, end, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *EndError) Unwrap() error { return e.Err }
+
+// Pool joins streams, and keeps the large buffers that none of them needs now. The
+// zero Pool is ready; its methods may be called from several goroutines at once.
+type Pool struct{ buffers sync.Pool }
+
+// get returns a large buffer; put gives it back.
+func (p *Pool) get() *[large]byte {
+	if b, ok := p.buffers.Get().(*[large]byte); ok {
+		return b
+	}
+	return new([large]byte)
+}
+
+func (p *Pool) put(b *[large]byte) { p.buffers.Put(b) }
+
+// Join copies between a and b until both directions have ended, one end fails, or
+// ctx ends, and closes both. It returns nil after a proper end, the cause of ctx, or
+// what failed first, which is an [*EndError] or [ErrHalfIdle].
+func (p *Pool) Join(ctx context.Context, a, b net.Conn, cfg Config) error {
+	j := &join{pool: p, cfg: cfg, pair: [2]net.Conn{a, b}}
+	if j.cfg.HalfIdle <= 0 {
+		j.cfg.HalfIdle = defaultHalf
+	}
+	stop := context.AfterFunc(ctx, func() { j.breakOff(context.Cause(ctx)) })
+	var wg sync.WaitGroup
+	wg.Go(j.up)
+	j.down()
+	wg.Wait()
+	stop()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.broken {
+		return j.err
+	}
+	// Both have sent all and read the end of the other, so this is an orderly end.
+	_ = a.Close()
+	_ = b.Close()
+	return nil
+}
+
+// join is one stream.
+type join struct {
+	pool  *Pool
+	cfg   Config
+	pair  [2]net.Conn // a and b
+	first sync.Once
+
+	mu     sync.Mutex
+	broken bool
+	err    error
+	half   *time.Timer // nil: no direction has ended, or both have
+}
+
+func (j *join) up()   { j.copy(0, j.cfg.Up) }
+func (j *join) down() { j.copy(1, j.cfg.Down) }
+
+// breakOff ends both directions at once. The first cause stays.
+func (j *join) breakOff(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.broken {
+		return
+	}
+	j.broken, j.err = true, err
+	if j.half != nil {
+		j.half.Stop()
+	}
+	for _, c := range j.pair {
+		Abort(c)
+	}
+}
+
+// Abort closes a connection with a reset where it can, so that its other end does
+// not take it for complete.
+func Abort(c net.Conn) {
+	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		_ = l.SetLinger(0)
+	}
+	_ = c.Close()
+}
+
+// copy is one direction: from pair[from] to the other one.
+func (j *join) copy(from int, counts []*atomic.Uint64) {
+	d := &direction{j: j, src: j.pair[from], dst: j.pair[1-from], fromB: from == 1, counts: counts}
+	if err := d.run(); err != nil {
+		j.breakOff(err)
+		return
+	}
+	j.ended()
+}
+
+// ended notes that a direction is over; of the first one that the other may not
+// rest for ever.
+func (j *join) ended() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	switch {
+	case j.broken:
+	case j.half == nil:
+		j.half = time.AfterFunc(j.cfg.HalfIdle, func() { j.breakOff(ErrHalfIdle) })
+	default:
+		j.half.Stop()
+	}
+}
+
+// moved notes that a direction is alive.
+func (j *join) moved() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.half != nil && !j.broken {
+		j.half.Reset(j.cfg.HalfIdle)
+	}
+}
+
+// direction is one way of a stream; its goroutine owns it.
+type direction struct {
+	j        *join
+	src, dst net.Conn
+	fromB    bool
+	counts   []*atomic.Uint64
+	stall    *time.Timer
+}
+
+// run copies until the source has ended, and passes that on.
+func (d *direction) run() error {
+	d.stall = time.AfterFunc(stallAfter, d.stalled)
+	d.stall.Stop()
+	little := make([]byte, small)
+	for {
+		n, err := d.src.Read(little)
+		more := n == len(little)
+		if n > 0 {
+			if err := d.pass(little[:n]); err != nil {
+				return err
+			}
+		}
+		if err == nil && more {
+			err = d.burst()
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return d.end()
+		default:
+			return d.failed(err)
+		}
+	}
+}
+
+// burst copies with a large buffer while there is enough to copy.
+func (d *direction) burst() error {
+	buf := d.j.pool.get()
+	defer d.j.pool.put(buf)
+	defer func() { _ = d.src.SetReadDeadline(time.Time{}) }()
+	for slow := 0; slow < 4; {
+		if err := d.src.SetReadDeadline(time.Now().Add(linger)); err != nil {
+			return err
+		}
+		n, err := d.src.Read(buf[:])
+		if n > 0 {
+			if err := d.pass(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
+		case err != nil:
+			return err
+		case n <= small:
+			slow++
+		default:
+			slow = 0
+		}
+	}
+	return nil
+}
+
+// pass writes to the other end, and counts.
+func (d *direction) pass(b []byte) error {
+	if d.fromB && d.j.cfg.First != nil {
+		d.j.first.Do(d.j.cfg.First)
+	}
+	d.stall.Reset(stallAfter)
+	n, err := d.dst.Write(b)
+	d.stall.Stop()
+	for _, c := range d.counts {
+		c.Add(uint64(n))
+	}
+	d.j.moved()
+	if err != nil {
+		return &EndError{B: !d.fromB, Op: "write", Err: err}
+	}
+	return nil
+}
+
+func (d *direction) stalled() {
+	if s := d.j.cfg.Stalls; s != nil {
+		s.Add(1)
+	}
+}
+
+// end passes on that the source has ended. A destination that is gone by then has
+// ended too.
+func (d *direction) end() error {
+	c, ok := d.dst.(interface{ CloseWrite() error })
+	if !ok {
+		return d.failed(io.EOF)
+	}
+	if err := c.CloseWrite(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return &EndError{B: !d.fromB, Op: "write", Err: err}
+	}
+	return nil
+}
+
+func (d *direction) failed(err error) error {
+	if e, ok := errors.AsType[*EndError](err); ok {
+		return e
+	}
+	return &EndError{B: d.fromB, Op: "read", Err: err}
+}
