@@ -42,6 +42,8 @@ type Config struct {
 	// SegmentAddr is the stack's IPv4 address and prefix on the segment. It is
 	// needed with Segment and ignored without.
 	SegmentAddr netip.Prefix
+
+	clock tcpip.Clock // of tests; nil: the real one
 }
 
 func (c *Config) check() error {
@@ -101,6 +103,7 @@ func New(cfg Config) (*Stack, error) {
 		stack: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv6.NewProtocol, ipv4.NewProtocol, arp.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol6, icmp.NewProtocol4},
+			Clock:              cfg.clock,
 		}),
 	}
 	s.pings.init()

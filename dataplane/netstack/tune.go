@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"fmt"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -16,6 +17,15 @@ const (
 	bufferMax     = 4 << 20
 )
 
+// Bytes that nobody acknowledges end a connection after 20 seconds, or up to 40 on
+// a long path. That is done by the retransmissions, not by TCP_USER_TIMEOUT: with
+// it gVisor also ends connections whose other end is alive and takes nothing, as a
+// pager that waits for its reader.
+const (
+	maxRTO     = 5 * time.Second
+	maxRetries = 7
+)
+
 // tuneTCP sets what differs from gVisor's own choice.
 func tuneTCP(s *stack.Stack) error {
 	sack := tcpip.TCPSACKEnabled(true)
@@ -24,8 +34,9 @@ func tuneTCP(s *stack.Stack) error {
 	// CUBIC's window overflows: google/gvisor#11632.
 	reno := tcpip.CongestionControlOption("reno")
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
+	rto, retries := tcpip.TCPMaxRTOOption(maxRTO), tcpip.TCPMaxRetriesOption(maxRetries)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
-		&sack, &recovery, &reno, &moderate,
+		&sack, &recovery, &reno, &moderate, &rto, &retries,
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
 		&tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
 	} {

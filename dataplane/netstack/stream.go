@@ -1,0 +1,198 @@
+package netstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+)
+
+// Keepalives find a silent end that is gone within 33 seconds.
+const (
+	keepaliveIdle     = 15 * time.Second
+	keepaliveInterval = 6 * time.Second
+	keepaliveCount    = 3
+)
+
+// stream is gonet's connection, with what [net.TCPConn] has and that has not.
+type stream struct {
+	*gonet.TCPConn
+	ep tcpip.Endpoint
+}
+
+func newStream(wq *waiter.Queue, ep tcpip.Endpoint) *stream {
+	idle, interval := tcpip.KeepaliveIdleOption(keepaliveIdle), tcpip.KeepaliveIntervalOption(keepaliveInterval)
+	// They fail for nothing that is a TCP endpoint.
+	_ = ep.SetSockOpt(&idle)
+	_ = ep.SetSockOpt(&interval)
+	_ = ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepaliveCount)
+	ep.SocketOptions().SetKeepAlive(true)
+	return &stream{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep}
+}
+
+// SetLinger with zero makes Close send a reset; with less than zero, what is not
+// sent yet is sent, as without SetLinger. More than that is not supported.
+func (c *stream) SetLinger(sec int) error {
+	if sec > 0 {
+		return fmt.Errorf("netstack: set linger: %w", errors.ErrUnsupported)
+	}
+	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec == 0})
+	return nil
+}
+
+// Read implements [net.Conn]. A deadline's error is [os.ErrDeadlineExceeded].
+func (c *stream) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	return n, c.deadline(err)
+}
+
+// Write implements [net.Conn], as Read does.
+func (c *stream) Write(b []byte) (int, error) {
+	n, err := c.TCPConn.Write(b)
+	return n, c.deadline(err)
+}
+
+func (c *stream) deadline(err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Err != nil && e.Timeout() {
+		e.Err = os.ErrDeadlineExceeded
+		return e
+	}
+	return err
+}
+
+// DialTCP opens a connection: to an IPv6 address from the overlay address, to an
+// IPv4 address of the segment from the segment address. The connection has
+// CloseWrite and SetLinger, and notices within 45 seconds that its other end is
+// gone.
+func (s *Stack) DialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	if !to.IsValid() {
+		return nil, fmt.Errorf("netstack: dial TCP: no address")
+	}
+	c, err := s.dial(ctx, to)
+	if err != nil {
+		return nil, fmt.Errorf("netstack: dial TCP %s: %w", to, err)
+	}
+	return c, nil
+}
+
+func (s *Stack) dial(ctx context.Context, to netip.AddrPort) (*stream, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	wq := new(waiter.Queue)
+	ep, terr := s.stack.NewEndpoint(tcp.ProtocolNumber, network(to.Addr()), wq)
+	if terr != nil {
+		return nil, errors.New(terr.String())
+	}
+	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	terr = ep.Connect(fullAddress(to))
+	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-ctx.Done():
+			ep.Close()
+			return nil, context.Cause(ctx)
+		case <-ready:
+		}
+		terr = ep.LastError()
+	}
+	if terr != nil {
+		ep.Close()
+		return nil, errors.New(terr.String())
+	}
+	return newStream(wq, ep), nil
+}
+
+// listener accepts streams.
+type listener struct {
+	ep     tcpip.Endpoint
+	wq     *waiter.Queue
+	addr   *net.TCPAddr
+	once   sync.Once
+	closed chan struct{}
+}
+
+var _ net.Listener = (*listener)(nil)
+
+// ListenTCP listens on a port of the overlay address; zero picks one. Connections
+// are as those of DialTCP. They stay when the listener is closed.
+func (s *Stack) ListenTCP(port uint16) (net.Listener, error) {
+	fail := func(err tcpip.Error) (net.Listener, error) {
+		return nil, fmt.Errorf("netstack: listen on TCP port %d: %s", port, err)
+	}
+	wq := new(waiter.Queue)
+	ep, err := s.stack.NewEndpoint(tcp.ProtocolNumber, ipv6.ProtocolNumber, wq)
+	if err != nil {
+		return fail(err)
+	}
+	if err := ep.Bind(s.local(port)); err != nil {
+		ep.Close()
+		return fail(err)
+	}
+	if err := ep.Listen(backlog); err != nil {
+		ep.Close()
+		return fail(err)
+	}
+	local, err := ep.GetLocalAddress()
+	if err != nil {
+		ep.Close()
+		return fail(err)
+	}
+	addr := &net.TCPAddr{IP: local.Addr.AsSlice(), Port: int(local.Port)}
+	return &listener{ep: ep, wq: wq, addr: addr, closed: make(chan struct{})}, nil
+}
+
+// Accept implements [net.Listener].
+func (l *listener) Accept() (net.Conn, error) {
+	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
+	l.wq.EventRegister(&entry)
+	defer l.wq.EventUnregister(&entry)
+	for {
+		select {
+		case <-l.closed:
+			return nil, l.failed(net.ErrClosed)
+		default:
+		}
+		ep, wq, err := l.ep.Accept(nil)
+		if err == nil {
+			return newStream(wq, ep), nil
+		}
+		if _, wait := err.(*tcpip.ErrWouldBlock); !wait {
+			if _, gone := err.(*tcpip.ErrInvalidEndpointState); gone {
+				return nil, l.failed(net.ErrClosed) // the stack was closed
+			}
+			return nil, l.failed(errors.New(err.String()))
+		}
+		select {
+		case <-l.closed:
+		case <-ready:
+		}
+	}
+}
+
+func (l *listener) failed(err error) error {
+	return &net.OpError{Op: "accept", Net: "tcp", Addr: l.addr, Err: err}
+}
+
+// Close implements [net.Listener].
+func (l *listener) Close() error {
+	l.once.Do(func() {
+		close(l.closed)
+		l.ep.Close()
+	})
+	return nil
+}
+
+// Addr implements [net.Listener].
+func (l *listener) Addr() net.Addr { return l.addr }
