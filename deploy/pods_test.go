@@ -35,14 +35,16 @@ type podSpec struct {
 	Affinity struct {
 		NodeAffinity struct {
 			Required struct {
-				NodeSelectorTerms []struct {
-					MatchExpressions []expression `yaml:"matchExpressions"`
-				} `yaml:"nodeSelectorTerms"`
+				NodeSelectorTerms []selectorTerm `yaml:"nodeSelectorTerms"`
 			} `yaml:"requiredDuringSchedulingIgnoredDuringExecution"`
 		} `yaml:"nodeAffinity"`
 	} `yaml:"affinity"`
 	Containers []container      `yaml:"containers"`
 	Volumes    []map[string]any `yaml:"volumes"`
+}
+
+type selectorTerm struct {
+	MatchExpressions []expression `yaml:"matchExpressions"`
 }
 
 type expression struct {
@@ -171,6 +173,38 @@ func TestEveryNodeHasOneAgent(t *testing.T) {
 	}
 }
 
+// TestWhoHasTheControllersRights: neither the controller nor its uninstall runs on
+// a node that is known to be of an edge, whatever tells that.
+func TestWhoHasTheControllersRights(t *testing.T) {
+	const gateway, worker, plane = "raven.openyurt.io/gateway", "openyurt.io/is-edge-worker", "node-role.kubernetes.io/control-plane"
+	for _, tt := range []struct {
+		labels map[string]string
+		want   bool
+	}{
+		{nil, true},
+		{map[string]string{gateway: "cloud"}, true},
+		{map[string]string{gateway: "hangzhou"}, false},
+		{map[string]string{gateway: "by-hand", plane: ""}, true},
+		{map[string]string{worker: "true"}, false},
+		{map[string]string{worker: "true", gateway: "cloud"}, false},
+		{map[string]string{worker: "false"}, true},
+	} {
+		for kind, dir := range map[string]string{"Deployment": flavours[0], "Job": "manifests/uninstall"} {
+			list := only(closure(t, dir), kind)
+			if len(list) != 1 {
+				t.Fatalf("%s has %d of %s", dir, len(list), kind)
+			}
+			var w workload
+			list[0].into(t, &w)
+			terms := w.Spec.Template.Spec.Affinity.NodeAffinity.Required.NodeSelectorTerms
+			got := slices.ContainsFunc(terms, func(term selectorTerm) bool { return matches(t, term.MatchExpressions, tt.labels) })
+			if got != tt.want {
+				t.Errorf("%s on a node with %v: %v", list[0].id(), tt.labels, got)
+			}
+		}
+	}
+}
+
 // matches does what the scheduler does.
 func matches(t *testing.T, all []expression, labels map[string]string) bool {
 	t.Helper()
@@ -184,6 +218,10 @@ func matches(t *testing.T, all []expression, labels map[string]string) bool {
 			}
 		case "NotIn":
 			if in {
+				return false
+			}
+		case "Exists", "DoesNotExist":
+			if ok != (e.Operator == "Exists") {
 				return false
 			}
 		default:

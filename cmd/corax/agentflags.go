@@ -31,6 +31,10 @@ func nodeSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) []*se
 			usage: "whose controllers make the Gateway objects: corax controller's, or yurt-manager's",
 		},
 		{
+			flag: "identity-insecure", key: "identityInsecure", def: "false", arg: "bool", parse: boolean(&cfg.Unbound),
+			usage: "say in status that nothing binds endpoint entries to their nodes (Kubernetes before 1.30)",
+		},
+		{
 			flag: "state-dir", key: "stateDir", def: defaultStateDir, arg: "DIR", parse: text(&cfg.StateDir),
 			usage: "private key and caches; only the agent may access it",
 		},

@@ -66,7 +66,12 @@ func (a *agent) clusterProblems() []string {
 	if a.cluster == nil {
 		return nil
 	}
-	return a.cluster.Problems()
+	problems := a.cluster.Problems()
+	if a.cfg.Unbound {
+		problems = append(problems, "endpoint entries are unbound: any node can write the keys of any other (identity.insecure)\n"+
+			"try: Kubernetes 1.30 or later, and identity.insecure=false")
+	}
+	return problems
 }
 
 // apiServer is the address of the API server; zero when there is none.
@@ -131,8 +136,8 @@ const (
 )
 
 // ravenNAT says what NAT an end is behind in Raven's words; empty while that is
-// not known. Filtering is known only where a STUN server has two addresses: what
-// is not known counts as the strictest, which is also what most NATs have.
+// not known. Filtering that is not known yet counts as the strictest, which is
+// also what most NATs have.
 func ravenNAT(n path.NAT) string {
 	switch {
 	case n.Blocked:

@@ -112,3 +112,17 @@ func TestSourceOfGateways(t *testing.T) {
 		})
 	}
 }
+
+// wellCluster is a cluster with which nothing is wrong.
+type wellCluster struct{ cluster }
+
+func (wellCluster) Problems() []string { return nil }
+
+func TestUnboundEntries(t *testing.T) {
+	for unbound, want := range map[bool]int{true: 1, false: 0} {
+		a := &agent{cluster: wellCluster{}, cfg: agentConfig{Unbound: unbound}}
+		if got := a.clusterProblems(); len(got) != want {
+			t.Errorf("unbound %v: %q", unbound, got)
+		}
+	}
+}

@@ -22,6 +22,7 @@ type agentConfig struct {
 	Gateways   string // directory of Gateway objects
 	InCluster  bool   // neither, and this is a pod of a cluster
 	Preset     preset
+	Unbound    bool // nothing keeps a node from writing another's entry
 
 	StateDir string
 	Socket   string // of the local API

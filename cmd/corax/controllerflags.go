@@ -105,6 +105,10 @@ func controllerSettings(c *controllerConfig) []*setting {
 			usage: "act also on what yurt-manager writes",
 		},
 		{
+			flag: "identity-insecure", def: "false", arg: "bool", parse: boolean(&c.Unbound),
+			usage: "say on every Gateway that nothing binds endpoint entries to their nodes (Kubernetes before 1.30)",
+		},
+		{
 			flag: "disable", arg: strings.Join(controller.Reconcilers(), "|"), list: true, parse: words(&c.Disable),
 			usage: "part that does not run; may be repeated",
 		},

@@ -48,6 +48,9 @@ type Config struct {
 	ClusterID string
 	// TakeOver makes the controller act beside another one.
 	TakeOver bool
+	// Unbound says that nothing keeps a node from writing another's endpoint
+	// entry, as before Kubernetes 1.30; every Gateway then has a condition.
+	Unbound bool
 	// Disable names the reconcilers that do not run; see Reconcilers.
 	Disable []string
 	// MetricsAddr and HealthAddr are where metrics and health are served; empty:

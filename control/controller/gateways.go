@@ -149,6 +149,7 @@ func (r *electorate) gather(ctx context.Context, g *gateway.Gateway) (*domainSta
 	s.election = election.Domain{
 		Nodes: nodes, Endpoints: g.Spec.Endpoints, Standing: r.tracker.Standing,
 		Settled: func(node string) bool { _, ok := r.tracker.Settled(now, node); return ok },
+		Unbound: r.cfg.Unbound,
 	}
 	return s, 0, nil
 }

@@ -95,13 +95,15 @@ func TestRendered(t *testing.T) {
 			name:       "before 1.30",
 			values:     "identity: {insecure: true}",
 			kubernetes: "1.28.3",
-			want:       []string{"kind: DaemonSet"},
+			want:       []string{"kind: DaemonSet", "- agent\n            - --identity-insecure", "- controller\n            - --identity-insecure"},
 			not:        []string{"ValidatingAdmissionPolicy"},
 		},
 		{
 			name:       "a vendor's version",
+			values:     "identity: {insecure: true}",
 			kubernetes: "v1.30.1-aliyun.1",
 			want:       []string{"ValidatingAdmissionPolicy"},
+			not:        []string{"--identity-insecure"},
 		},
 		{
 			name:   "everything on",

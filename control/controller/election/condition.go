@@ -26,6 +26,14 @@ const (
 	ReasonDisabled = "Disabled"
 )
 
+// unbound says that entries are not bound to their nodes.
+func unbound() metav1.Condition {
+	return metav1.Condition{
+		Type: gateway.ConditionBound, Status: metav1.ConditionFalse, Reason: "Unbound",
+		Message: "any node can write the keys of any other (identity.insecure): Kubernetes before 1.30 cannot bind them",
+	}
+}
+
 // ready says whether the domain's traffic is carried. Its words hold nothing that
 // changes by itself, so that an idle Gateway is not written.
 func ready(d Domain, modes []Mode) metav1.Condition {

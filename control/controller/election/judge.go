@@ -67,6 +67,8 @@ type Domain struct {
 	Standing func(node string) Standing
 	// Settled says whether an active node may stand alone; nil means that all may.
 	Settled func(node string) bool
+	// Unbound says that nothing keeps a node from writing another's entry.
+	Unbound bool
 }
 
 // Judge returns the candidates of one type, in the order of spec.endpoints; the

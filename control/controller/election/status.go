@@ -83,6 +83,13 @@ func Status(g *gateway.Gateway, d Domain, modes []Mode, now metav1.Time) gateway
 	}
 	c.LastTransitionTime = now
 	meta.SetStatusCondition(&s.Conditions, c)
+	if d.Unbound {
+		c := unbound()
+		c.LastTransitionTime = now
+		meta.SetStatusCondition(&s.Conditions, c)
+	} else {
+		meta.RemoveStatusCondition(&s.Conditions, gateway.ConditionBound)
+	}
 	return s
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"corax/control/api/v1beta1"
@@ -31,6 +33,22 @@ func statusOf(g *gateway.Gateway, d Domain, tunnel, proxy bool, now time.Time) g
 	d.Endpoints = g.Spec.Endpoints
 	modes := []Mode{d.Vote(&p, v1beta1.TypeTunnel, tunnel), d.Vote(&p, v1beta1.TypeProxy, proxy)}
 	return Status(g, d, modes, metav1.NewTime(now))
+}
+
+func TestUnbound(t *testing.T) {
+	g := &gateway.Gateway{}
+	now := time.Unix(1_700_000_000, 0)
+	for _, unbound := range []bool{false, true, true, false} {
+		g.Status = statusOf(g, Domain{Unbound: unbound}, true, true, now)
+		c := meta.FindStatusCondition(g.Status.Conditions, gateway.ConditionBound)
+		if (c != nil) != unbound || c != nil && c.Status != metav1.ConditionFalse {
+			t.Errorf("unbound %v: %+v", unbound, c)
+		}
+		now = now.Add(time.Hour)
+		if again := statusOf(g, Domain{Unbound: unbound}, true, true, now); !equality.Semantic.DeepEqual(again, g.Status) {
+			t.Errorf("an idle Gateway is written: %+v", again)
+		}
+	}
 }
 
 func TestStatus(t *testing.T) {

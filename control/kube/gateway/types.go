@@ -57,3 +57,7 @@ type Summary struct {
 // ConditionReady is the type of the condition that says whether the domain's
 // traffic is carried.
 const ConditionReady = "Ready"
+
+// ConditionBound is the type of the condition that is False where nothing keeps a
+// node from writing another's endpoint entry. Elsewhere it is absent.
+const ConditionBound = "EntriesBound"

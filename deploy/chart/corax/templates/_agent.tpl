@@ -104,6 +104,9 @@ spec:
           imagePullPolicy: {{ $values.image.pullPolicy }}
           args:
             - agent
+            {{- if and $values.identity.insecure (not (include "corax.bound" $root)) }}
+            - --identity-insecure
+            {{- end }}
             {{- if $openyurt }}
             - --preset=openyurt
             - --state-dir=/var/lib/raven/corax

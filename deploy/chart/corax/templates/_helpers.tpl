@@ -72,6 +72,45 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end }}
 
+{{/*
+Nodes of the cloud, for what has the controller's rights. Before the first labels
+any node without the mark of an edge worker counts; where pools alone tell edges,
+controller.nodeSelector closes that gap.
+*/}}
+{{- define "corax.cloudNodes" -}}
+nodeAffinity:
+  {{- with .Values.controller.nodeAffinity }}
+  {{- toYaml . | nindent 2 }}
+  {{- else }}
+  requiredDuringSchedulingIgnoredDuringExecution:
+    nodeSelectorTerms:
+      # One of the terms must hold.
+      {{- range list (list "raven.openyurt.io/gateway" "In" "cloud") (list "raven.openyurt.io/gateway" "DoesNotExist") (list "node-role.kubernetes.io/control-plane" "Exists") }}
+      - matchExpressions:
+          - key: openyurt.io/is-edge-worker
+            operator: NotIn
+            values: ["true"]
+          - key: {{ index . 0 }}
+            operator: {{ index . 1 }}
+            {{- if gt (len .) 2 }}
+            values: [{{ index . 2 }}]
+            {{- end }}
+      {{- end }}
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      preference:
+        matchExpressions:
+          - key: node-role.kubernetes.io/control-plane
+            operator: Exists
+    - weight: 50
+      preference:
+        matchExpressions:
+          - key: raven.openyurt.io/gateway
+            operator: In
+            values: [cloud]
+  {{- end }}
+{{- end }}
+
 {{- define "corax.secret" -}}
 {{- if .Values.vpn.existingSecret -}}
 {{ .Values.vpn.existingSecret }}
