@@ -102,6 +102,8 @@ type Agent struct {
 	forwards  uint64 // version of the labels that the tunnel has
 	local     path.Local
 	discovery discovery
+	filter    *filterTest    // under way; nil: none
+	helping   []uint32       // sockets from which we help others with theirs
 	readers   sync.WaitGroup // of further sockets
 	limiter   *rate.Limiter
 	later     []func() // to do when the present event is done

@@ -28,6 +28,8 @@ func (a *Agent) chores(now time.Time) {
 	}
 	a.refreshSessions(now)
 	a.askMore(now)
+	a.testFiltering(now)
+	a.stepFilter(now)
 	a.measure(now)
 	a.flood()
 	for _, p := range a.peers {

@@ -35,6 +35,9 @@ type discovery struct {
 	settled bool          // run was ready, and its outcome taken in
 	waiting []func()
 
+	tested    *stun.Discovery // the run whose filtering was tested
+	filtering stun.Filtering  // what that showed
+
 	extra [2]*net.UDPConn // IPv4 and IPv6, of this run; nil: none
 
 	report stun.Report
@@ -94,7 +97,7 @@ func (a *Agent) discover(why string) {
 		local = append(local, netip.AddrPortFrom(p.Addr().Unmap(), a.cfg.Port))
 	}
 	d.run = stun.NewDiscovery(stun.Config{Servers: servers, Local: local, MaxLifetime: maxLifetime})
-	d.asked, d.started, d.again, d.settled = servers, time.Now(), false, false
+	d.asked, d.started, d.again, d.settled, d.filtering = servers, time.Now(), false, false, stun.FilteringUnknown
 	a.stepDiscovery(stun.Tick{})
 }
 
@@ -157,16 +160,15 @@ func (a *Agent) stepDiscovery(ev stun.Event) {
 		}
 	}
 	d.report = d.run.Report()
+	d.report.SetFiltering(d.filtering)
 	ready := d.run.Ready()
 	d.adopt(d.report, ready)
 	a.refreshLocal()
 	if ready && !d.settled {
 		d.settled = true
-		a.log.Info("NAT", "is", d.report.String(), "public", d.report.Public)
-		for _, f := range d.waiting {
-			f()
+		if !a.testFiltering(now) {
+			a.tellDiscovery()
 		}
-		d.waiting = nil
 		if d.again {
 			a.later = append(a.later, func() { a.discoverAgain("something changed meanwhile") })
 		}
@@ -174,6 +176,16 @@ func (a *Agent) stepDiscovery(ev stun.Event) {
 	if d.run.Done() {
 		d.close()
 	}
+}
+
+// tellDiscovery tells those who wait that there is an outcome.
+func (a *Agent) tellDiscovery() {
+	d := &a.discovery
+	a.log.Info("NAT", "is", d.report.String(), "public", d.report.Public)
+	for _, f := range d.waiting {
+		f()
+	}
+	d.waiting = nil
 }
 
 // sendExtra sends from a socket that was not used for anything before.

@@ -288,7 +288,7 @@ func TestDiscoveryBursts(t *testing.T) {
 			a.dev.mu.Lock()
 			defer a.dev.mu.Unlock()
 			for _, r := range a.dev.sent {
-				if m, err := stun.Parse(r.Data); err == nil && m.Kind == stun.KindRequest {
+				if m, err := stun.Parse(r.Data); err == nil && m.Kind == stun.KindRequest && r.Path.Socket == 0 {
 					n++
 				}
 			}

@@ -58,6 +58,7 @@ const (
 	forMachine purpose = iota
 	forLink            // a hub measures an edge
 	forSTUN
+	forFilter
 )
 
 func newInbox() *inbox {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"corax/dataplane/key"
+	"corax/nat/stun"
 )
 
 const (
@@ -65,9 +66,11 @@ func (w *internet) cut(a, b *node, on bool) {
 	w.cuts[[2]*node{a, b}], w.cuts[[2]*node{b, a}] = on, on
 }
 
-// fakeNAT is a NAT with one inside address. It filters by address and port.
+// fakeNAT is a NAT with one inside address. It filters by address and port, or
+// as filter says.
 type fakeNAT struct {
 	public   netip.Addr
+	filter   stun.Filtering
 	perDest  bool // another port for each destination
 	next     uint16
 	mappings map[mapping]uint16
@@ -105,8 +108,7 @@ func (n *fakeNAT) out(socket uint32, to netip.AddrPort) netip.AddrPort {
 
 // in reports whether a packet comes through, and to which socket.
 func (n *fakeNAT) in(port uint16, from netip.AddrPort) (socket uint32, ok bool) {
-	at, ok := n.open[opening{port, from}]
-	if !ok || time.Since(at) > natLife {
+	if !n.lets(port, from) {
 		return 0, false
 	}
 	for m, p := range n.mappings {
@@ -115,6 +117,21 @@ func (n *fakeNAT) in(port uint16, from netip.AddrPort) (socket uint32, ok bool) 
 		}
 	}
 	return 0, false
+}
+
+// lets reports whether the filter lets a packet in.
+func (n *fakeNAT) lets(port uint16, from netip.AddrPort) bool {
+	for o, at := range n.open {
+		if o.port != port || time.Since(at) > natLife {
+			continue
+		}
+		switch {
+		case o.remote == from, n.filter == stun.FilteringEndpointIndependent,
+			n.filter == stun.FilteringAddressDependent && o.remote.Addr() == from.Addr():
+			return true
+		}
+	}
+	return false
 }
 
 // frame is what a datagram carries: a STUN message or one of WireGuard's, with a

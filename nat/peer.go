@@ -76,6 +76,8 @@ type peer struct {
 	flying  stun.TxID // of the probe under way; zero: none
 	sentAt  time.Time
 	samples int
+	tested  hello.Test // the last that we were asked to help with
+	helped  time.Time
 
 	last     Activity
 	chatter  chatter
@@ -449,11 +451,7 @@ func (a *Agent) closeSockets(p *peer, keep uint32) {
 		return
 	}
 	p.sockets = slices.DeleteFunc(p.sockets, func(s uint32) bool { return s != keep })
-	var all []uint32
-	for _, q := range a.peers {
-		all = append(all, q.sockets...)
-	}
-	a.tun().CloseSockets(all...)
+	a.keepSockets()
 }
 
 // probes are the probes of one step, sent together.

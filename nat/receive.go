@@ -19,6 +19,9 @@ func (a *Agent) take(d message) {
 	if err != nil {
 		return // it was parsed before
 	}
+	if a.filterAnswer(d, m) {
+		return
+	}
 	switch m.Kind {
 	case stun.KindProbe:
 		a.probe(d, m)
@@ -102,7 +105,7 @@ func (a *Agent) wayOf(d message) path.Way {
 func (a *Agent) answer(d message, m stun.Message) {
 	f, ok := a.inbox.expected(m.Tx)
 	p := a.peers[f.peer]
-	if !ok || p == nil || f.purpose == forSTUN {
+	if !ok || p == nil || f.purpose == forSTUN || f.purpose == forFilter {
 		a.inbox.drops.add(dropUnsolicited)
 		return
 	}

@@ -27,6 +27,9 @@ func (a *Agent) introduce(p *peer) {
 	for _, l := range a.local.Candidates {
 		c.Addrs = append(c.Addrs, hello.Candidate{Kind: uint8(l.Kind), Addr: l.Addr})
 	}
+	if a.filter != nil && a.filter.Addr.IsValid() && p.Hub {
+		c.Test = a.filter.Test
+	}
 	p.candidates, p.introduced = c, true
 	a.check("candidates", a.hello.SetCandidates(p.Key, c))
 }
@@ -132,6 +135,9 @@ func (a *Agent) heardCandidates(p *peer, c *hello.Candidates) {
 	if restarted || !p.introduced {
 		a.introduce(p)
 		a.hello.Resend(p.Key)
+	}
+	if c.Test != (hello.Test{}) {
+		a.help(p, c.Test)
 	}
 	switch {
 	case called && a.passive(p):

@@ -77,6 +77,17 @@ func (c *codec) decodeCandidates(b []byte, n *names) (value, error) {
 		}
 		v.Addrs = append(v.Addrs, Candidate{a.Kind, addr})
 	}
+	if tx := len(v.Test.Tx); len(w.Test) > 0 {
+		if len(w.Test) < tx {
+			return value{}, errForm
+		}
+		if addr, ok := addrPort(w.Test[tx:]); ok {
+			v.Test.Addr = addr
+			copy(v.Test.Tx[:], w.Test)
+		} else {
+			n.refused++
+		}
+	}
 	return value{v, unknown}, nil
 }
 

@@ -44,6 +44,12 @@ func (c *codec) candidates(v Candidates) ([]byte, error) {
 		}
 		w.Addrs = append(w.Addrs, wireCandidate{a.Kind, appendAddrPort(a.Addr)})
 	}
+	if v.Test != (Test{}) {
+		if !validCandidate(v.Test.Addr) {
+			return nil, fmt.Errorf("address to test %s: %w", v.Test.Addr, errForm)
+		}
+		w.Test = append(v.Test.Tx[:], appendAddrPort(v.Test.Addr)...)
+	}
 	return c.enc.Marshal(w)
 }
 

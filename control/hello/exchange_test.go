@@ -24,6 +24,7 @@ func someCandidates(port uint16) Candidates {
 			{2, netip.AddrPortFrom(netip.MustParseAddr("2001:db8::7"), port)},
 		},
 		Mapping: 2, Filtering: 3, PortStep: -4, Calls: 3, MTU: 1392,
+		Test: Test{Tx: [12]byte{9}, Addr: netip.MustParseAddrPort("192.0.2.9:4711")},
 	}
 }
 

@@ -83,6 +83,17 @@ type Candidates struct {
 	// MTU is the inner MTU in bytes that the sender found on its path to the
 	// receiver; zero: it has not.
 	MTU uint16
+	// Test asks a hub to send to an address, so that the sender learns how its NAT
+	// filters; zero: nothing is asked.
+	Test Test
+}
+
+// Test is a test of the filtering behaviour (RFC 4787 section 5): the hub sends
+// answers with the transaction Tx, under the probe key of whoever asks, to Addr,
+// from its tunnel port and from another one.
+type Test struct {
+	Tx   [12]byte
+	Addr netip.AddrPort
 }
 
 // Format writes c without its probe key, for every verb.

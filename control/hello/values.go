@@ -37,6 +37,7 @@ type wireCandidates struct {
 	Blocked   bool            `cbor:"7,keyasint,omitempty"`
 	Calls     uint32          `cbor:"8,keyasint,omitempty"`
 	MTU       uint16          `cbor:"9,keyasint,omitempty"`
+	Test      []byte          `cbor:"10,keyasint,omitempty"` // transaction, then an address
 }
 
 type wireWant struct {

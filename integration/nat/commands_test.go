@@ -68,15 +68,17 @@ func TestNetcheck(t *testing.T) {
 		{Name: "hub-a", Hub: true},
 		{Name: "hub-b", Hub: true},
 		{Name: "full", NATs: []lab.NAT{cone(lab.FilterNone)}},
+		{Name: "address", NATs: []lab.NAT{cone(lab.FilterAddress)}},
 		{Name: "restricted", NATs: []lab.NAT{cone(lab.FilterPort)}},
 		{Name: "random", NATs: []lab.NAT{random}},
 		{Name: "blocked", NATs: []lab.NAT{{Mapping: lab.MapKeepPort, BlockUDP: true, V6: lab.V6Block}}},
 	}})
-	for _, tt := range []struct{ domain, want string }{
-		{"full", "endpoint independent"},
-		{"restricted", "endpoint independent"},
-		{"random", "address and port dependent"},
-		{"blocked", "blocked"},
+	for _, tt := range []struct{ domain, want, filtering string }{
+		{"full", "endpoint independent", "endpoint-independent"},
+		{"address", "endpoint independent", "address-dependent"},
+		{"restricted", "endpoint independent", "address and port-dependent"},
+		{"random", "address and port dependent", "address and port-dependent"},
+		{"blocked", "blocked", "unknown"},
 	} {
 		t.Run(tt.domain, func(t *testing.T) {
 			out, code := n.command(tt.domain, "netcheck")
@@ -85,9 +87,11 @@ func TestNetcheck(t *testing.T) {
 				t.Errorf("exit code %d, want %q in:\n%s", code, tt.want, out)
 			}
 			out, code = n.command(tt.domain, "netcheck", "-o", "json")
-			var v map[string]any
-			if err := json.Unmarshal([]byte(out), &v); err != nil || code != 0 || len(v) == 0 {
-				t.Errorf("exit code %d, %v:\n%s", code, err, out)
+			var v struct {
+				V4 struct{ Filtering string } `json:"ipv4"`
+			}
+			if err := json.Unmarshal([]byte(out), &v); err != nil || code != 0 || v.V4.Filtering != tt.filtering {
+				t.Errorf("exit code %d, %v, want %s filtering:\n%s", code, err, tt.filtering, out)
 			}
 		})
 	}

@@ -156,35 +156,20 @@ func (f *Family) String() string {
 	return strings.Join(words, ", ")
 }
 
-// Heard tells the report that an authentic packet came to the tunnel socket from
-// an address, which proves that the filtering lets it in. sentTo says whether we
-// sent anything to that address (IP) or to that very address and port within the
-// last ten minutes. It only ever makes the filtering weaker. It is not to be
-// called while a port mapping (PCP, NAT-PMP, UPnP) lets everything in.
-func (r *Report) Heard(from netip.AddrPort, sentTo func(netip.AddrPort) (addr, port bool)) {
-	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-	most := FilteringEndpointIndependent
-	switch addr, port := sentTo(from); {
-	case port:
-		return
-	case addr:
-		most = FilteringAddressDependent
-	}
+// SetFiltering completes the report of the family that matters most where the
+// servers could not tell the filtering behaviour.
+func (r *Report) SetFiltering(found Filtering) {
 	f := &r.V4
-	if from.Addr().Is6() {
+	if r.About6() {
 		f = &r.V6
 	}
-	if f.Filtering == FilteringUnknown || f.Filtering > most {
-		f.Filtering = most
-		// The family that the report is about may be this one.
-		if r.about6() == from.Addr().Is6() {
-			r.Filtering = most
-		}
+	if f.Filtering == FilteringUnknown {
+		f.Filtering, r.Filtering = found, found
 	}
 }
 
-// about6 reports whether IPv6 is the family that matters most.
-func (r *Report) about6() bool { return !r.V4.answered() && r.V6.answered() }
+// About6 reports whether IPv6 is the family that matters most.
+func (r *Report) About6() bool { return !r.V4.answered() && r.V6.answered() }
 
 func (f *Family) answered() bool {
 	for _, s := range f.Servers {
@@ -198,7 +183,7 @@ func (f *Family) answered() bool {
 // summary sets the embedded family from V4 and V6.
 func (r *Report) summary() {
 	r.Family = r.V4
-	if r.about6() {
+	if r.About6() {
 		r.Family = r.V6
 	}
 	r.Public = append(append([]netip.AddrPort(nil), r.V4.Public...), r.V6.Public...)

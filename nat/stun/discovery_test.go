@@ -366,33 +366,25 @@ func TestPortStepRandom(t *testing.T) {
 	}
 }
 
-func TestHeard(t *testing.T) {
-	v4, v6 := Family{Servers: []ServerReport{{Answered: true}}}, Family{}
-	sent := func(addr, port bool) func(netip.AddrPort) (bool, bool) {
-		return func(netip.AddrPort) (bool, bool) { return addr, port }
-	}
+func TestSetFiltering(t *testing.T) {
+	answered := []ServerReport{{Answered: true}}
+	both := Report{V4: Family{Servers: answered}, V6: Family{Servers: answered}}
+	only6 := Report{V6: Family{Servers: answered}}
+	known := Report{V4: Family{Servers: answered, Filtering: FilteringAddressDependent}}
 	for _, tt := range []struct {
-		name       string
-		before     Filtering
-		from       netip.AddrPort
-		addr, port bool
-		want4      Filtering
-		want6      Filtering
+		name          string
+		r             Report
+		want4, want6  Filtering
+		wantTheReport Filtering
 	}{
-		{"sent there", FilteringUnknown, addr4, true, true, FilteringUnknown, FilteringUnknown},
-		{"sent to another port", FilteringUnknown, addr4, true, false, FilteringAddressDependent, FilteringUnknown},
-		{"never sent", FilteringUnknown, addr4, false, false, FilteringEndpointIndependent, FilteringUnknown},
-		{"weaker", FilteringAddressAndPortDependent, addr4, true, false, FilteringAddressDependent, FilteringUnknown},
-		{"not stronger", FilteringEndpointIndependent, addr4, true, false, FilteringEndpointIndependent, FilteringUnknown},
-		{"v4 in v6", FilteringUnknown, ap("[::ffff:203.0.113.10]:1"), false, false, FilteringEndpointIndependent, FilteringUnknown},
-		{"v6", FilteringUnknown, addr6, false, false, FilteringUnknown, FilteringEndpointIndependent},
+		{"IPv4 matters", both, FilteringEndpointIndependent, FilteringUnknown, FilteringEndpointIndependent},
+		{"IPv6 matters", only6, FilteringUnknown, FilteringEndpointIndependent, FilteringEndpointIndependent},
+		{"a server told it", known, FilteringAddressDependent, FilteringUnknown, FilteringAddressDependent},
 	} {
-		r := Report{V4: v4, V6: v6}
-		r.V4.Filtering = tt.before
-		r.summary()
-		r.Heard(tt.from, sent(tt.addr, tt.port))
-		if r.V4.Filtering != tt.want4 || r.V6.Filtering != tt.want6 || r.Filtering != r.V4.Filtering {
-			t.Errorf("%s: %v, v4 %v, v6 %v", tt.name, r.Filtering, r.V4.Filtering, r.V6.Filtering)
+		tt.r.summary()
+		tt.r.SetFiltering(FilteringEndpointIndependent)
+		if tt.r.V4.Filtering != tt.want4 || tt.r.V6.Filtering != tt.want6 || tt.r.Filtering != tt.wantTheReport {
+			t.Errorf("%s: %v, v4 %v, v6 %v", tt.name, tt.r.Filtering, tt.r.V4.Filtering, tt.r.V6.Filtering)
 		}
 	}
 }
