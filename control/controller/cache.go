@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"slices"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,6 +31,10 @@ func cacheOptions(cfg Config) cache.Options {
 			&corev1.Service{}:            {Namespaces: of(cfg.Namespace)},
 			&discoveryv1.EndpointSlice{}: {Namespaces: of(cfg.Namespace)},
 			&corev1.Node{}:               {Transform: stripNode},
+			// Those of kubelets come as fronts' do; others' need not be seen.
+			&certificatesv1.CertificateSigningRequest{}: {
+				Field: fields.OneTermEqualSelector("spec.signerName", certificatesv1.KubeletServingSignerName),
+			},
 		},
 	}
 }

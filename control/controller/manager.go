@@ -31,6 +31,7 @@ func reconcilers() []reconciler {
 		{"expose", addExpose},
 		{"names", addNames},
 		{"settings", addSettings},
+		{"certificates", addCertificates},
 	}
 }
 

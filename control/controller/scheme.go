@@ -3,6 +3,7 @@ package controller
 import (
 	"errors"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -16,6 +17,7 @@ import (
 func newScheme() (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
 	return s, errors.Join(
-		corev1.AddToScheme(s), coordinationv1.AddToScheme(s), discoveryv1.AddToScheme(s), gateway.AddToScheme(s),
+		corev1.AddToScheme(s), coordinationv1.AddToScheme(s), discoveryv1.AddToScheme(s), certificatesv1.AddToScheme(s),
+		gateway.AddToScheme(s),
 	)
 }

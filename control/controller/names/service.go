@@ -138,3 +138,9 @@ func Slices(s *corev1.Service, fronts []Front, m PortMap) []*discoveryv1.Endpoin
 	}
 	return list
 }
+
+// ServingNames returns the DNS names under which the Service is asked for over TLS.
+func ServingNames(namespace string) []string {
+	of := ServiceName + "." + namespace
+	return []string{ServiceName, of, of + ".svc", of + ".svc.cluster.local"}
+}
