@@ -19,7 +19,8 @@ import (
 
 // Uninstall removes what the controller made, and nothing else: node labels,
 // Services with their EndpointSlices, its fields of raven-cfg and of the Gateways
-// of people, ConfigMaps, Gateways, and the Leases. It may be run again.
+// of people, ConfigMaps, Gateways, and the Leases. A hosts file that somebody else
+// made gets the nodes' own addresses. It may be run again.
 //
 // So that nothing is made anew meanwhile, it scales the Deployment of that name in
 // cfg.Namespace to zero (empty: none), and holds the leader's Lease. It returns
@@ -77,14 +78,19 @@ type removal struct {
 	log    *slog.Logger
 }
 
-// all removes everything. What fails does not stop the rest.
+// all removes everything. What fails does not stop the rest, except that the
+// Services stay while names lead to them.
 func (r *removal) all(ctx context.Context) error {
+	// Before the Services go, because no name may lead to an address that is given
+	// to another Service next.
+	if err := errors.Join(r.handBackHosts(ctx), r.deleteOwn(ctx, &corev1.ConfigMapList{})); err != nil {
+		return err
+	}
 	err := errors.Join(
 		r.unlabelNodes(ctx),
 		r.freeGateways(ctx),
 		r.deleteOwn(ctx, &corev1.ServiceList{}),
 		r.deleteOwn(ctx, &discoveryv1.EndpointSliceList{}),
-		r.deleteOwn(ctx, &corev1.ConfigMapList{}),
 		r.clearSettings(ctx),
 		r.deleteLeases(ctx),
 	)
