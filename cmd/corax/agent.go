@@ -35,9 +35,6 @@ func newAgentCommand() *cobra.Command {
 		for _, u := range ignored() {
 			log.Info("a flag of Raven's agent is ignored", "flag", u.flag, "why", u.why)
 		}
-		for _, name := range notServed(settings) {
-			log.Warn("a setting has no effect in this version", "setting", name)
-		}
 		if err := runAgents(cmd.Context(), cfg, log); err != nil {
 			return fmt.Errorf("agent: %w", err)
 		}

@@ -4,7 +4,8 @@ import "corax/dataplane/key"
 
 // agentSettings lists what can be set of an agent; parsing fills cfg.
 func agentSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) []*setting {
-	return append(nodeSettings(cfg, readFile), serviceSettings(cfg)...)
+	all := append(nodeSettings(cfg, readFile), serviceSettings(cfg)...)
+	return append(append(all, proxySettings(cfg)...), processSettings(cfg)...)
 }
 
 // nodeSettings are the settings of this node and its datapath.
@@ -81,7 +82,7 @@ func nodeSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) []*se
 	}
 }
 
-// serviceSettings are the settings of what the agent serves and of the process.
+// serviceSettings are the settings of what the agent tells of itself.
 func serviceSettings(cfg *agentConfig) []*setting {
 	return []*setting{
 		{
@@ -92,14 +93,13 @@ func serviceSettings(cfg *agentConfig) []*setting {
 			flag: "health-addr", key: "healthAddr", def: ":10284", arg: "IP:PORT", parse: listener(&cfg.HealthAddr),
 			usage: "/healthz and /readyz, likewise",
 		},
-		{
-			flag: "proxy-tls-addr", key: "proxyTLSAddr", def: ":10281", arg: "IP:PORT", parse: listener(&cfg.ProxyTLSAddr), later: true,
-			usage: "host access by node name over TLS, likewise",
-		},
-		{
-			flag: "proxy-http-addr", key: "proxyHTTPAddr", def: ":10282", arg: "IP:PORT", parse: listener(&cfg.ProxyHTTPAddr), later: true,
-			usage: "host access by node name over plain HTTP, likewise",
-		},
+	}
+}
+
+// processSettings are the settings of the process, and those that only the file
+// has.
+func processSettings(cfg *agentConfig) []*setting {
+	return []*setting{
 		{
 			flag: "take-over", key: "takeOver", def: "false", arg: "bool", parse: boolean(&cfg.TakeOver),
 			usage: "start although a Raven agent left its state, and remove that",
@@ -119,7 +119,7 @@ func serviceSettings(cfg *agentConfig) []*setting {
 		{key: "allowSources", list: true, parse: prefixes(&cfg.Allow)},
 		{key: "keyRotation", arg: "DURATION", parse: period(&cfg.KeyRotation)},
 		{key: "enableTunnel", parse: switched(&cfg.Tunnel)},
-		{key: "enableProxy", parse: switched(&cfg.Proxy), later: true},
+		{key: "enableProxy", parse: switched(&cfg.Proxy)},
 	}
 }
 

@@ -20,7 +20,7 @@ func newCluster(cfg agentConfig, log *slog.Logger, in inbox) (cluster, error) {
 	c := kube.Config{
 		Kubeconfig: cfg.Kubeconfig, Node: cfg.NodeName, StateDir: cfg.StateDir,
 		UserAgent: "corax-agent/" + versionText(), EnableTunnel: true, EnableProxy: true,
-		Log: log, Update: in.put, Changed: in.poke,
+		HostsFile: cfg.hostsFile(), Log: log, Update: in.put, Changed: in.poke,
 	}
 	if cfg.Preset == presetOpenYurt {
 		// Raven's meaning of a missing raven-cfg, and the name that YurtHub caches

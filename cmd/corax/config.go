@@ -47,6 +47,7 @@ type agentConfig struct {
 	HealthAddr    netip.AddrPort
 	ProxyTLSAddr  netip.AddrPort
 	ProxyHTTPAddr netip.AddrPort
+	Front         frontConfig
 
 	LogLevel  slog.Level
 	LogFormat logFormat
@@ -96,6 +97,7 @@ func (c *agentConfig) Validate() error {
 	}
 	errs = append(errs, c.validateSource()...)
 	errs = append(errs, c.validateListeners()...)
+	errs = append(errs, c.Front.validate()...)
 	return errors.Join(errs...)
 }
 
@@ -120,6 +122,7 @@ func (c *agentConfig) validateListeners() []error {
 		{"--health-addr", c.HealthAddr},
 		{"--proxy-tls-addr", c.ProxyTLSAddr},
 		{"--proxy-http-addr", c.ProxyHTTPAddr},
+		{"--proxy-connect-addr", c.Front.ConnectAddr},
 		{"--tls-port", netip.AddrPortFrom(netip.IPv6Unspecified(), c.TLSPort)},
 	}
 	var errs []error
@@ -144,7 +147,7 @@ func collide(a, b netip.AddrPort) bool {
 
 // fillAddrs gives the node's address to every listener that has only a port.
 func (c *agentConfig) fillAddrs() {
-	for _, a := range []*netip.AddrPort{&c.MetricsAddr, &c.HealthAddr, &c.ProxyTLSAddr, &c.ProxyHTTPAddr} {
+	for _, a := range []*netip.AddrPort{&c.MetricsAddr, &c.HealthAddr, &c.ProxyTLSAddr, &c.ProxyHTTPAddr, &c.Front.ConnectAddr} {
 		if a.Port() != 0 && !a.Addr().IsValid() && c.NodeIP.IsValid() {
 			*a = netip.AddrPortFrom(c.NodeIP, a.Port())
 		}
@@ -189,15 +192,4 @@ func parseAgentConfig(cfg *agentConfig, settings []*setting, file string, getenv
 	cfg.InCluster = cfg.Kubeconfig == "" && cfg.Gateways == "" && getenv("KUBERNETES_SERVICE_HOST") != ""
 	cfg.fillAddrs()
 	return errors.Join(append(errs, cfg.Validate())...)
-}
-
-// notServed names the given settings that have no effect in this version.
-func notServed(settings []*setting) []string {
-	var names []string
-	for _, s := range settings {
-		if s.later && s.rank > fromDefault {
-			names = append(names, s.source)
-		}
-	}
-	return names
 }

@@ -36,7 +36,7 @@ func load(args []string, files, env map[string]string) (cfg agentConfig, notes [
 	for _, u := range ignored() {
 		notes = append(notes, u.flag)
 	}
-	return cfg, append(notes, notServed(settings)...), err
+	return cfg, notes, err
 }
 
 // least is a command line that is just enough.
@@ -51,6 +51,7 @@ func defaults() agentConfig {
 		StateDir: "/var/lib/corax", Socket: "/run/corax/agent.sock", Datapath: datapathAuto,
 		TunnelPort: 4500, TLSPort: 10280, VXLANPort: 4472, VNI: 200, TUNName: "corax0", UAPI: true,
 		MetricsAddr: at(10283), HealthAddr: at(10284), ProxyTLSAddr: at(10281), ProxyHTTPAddr: at(10282),
+		Front:    frontConfig{ConnectAddr: at(10295), Hosts: "auto"},
 		LogLevel: slog.LevelInfo, LogFormat: logText,
 	}
 }
@@ -82,6 +83,10 @@ func TestConfig(t *testing.T) {
 				c.STUNServers = []hostPort{{"stun.example", 3478}, {"::1", 1}}
 				c.MetricsAddr, c.HealthAddr = netip.MustParseAddrPort("127.0.0.1:5"), netip.AddrPort{}
 				c.ProxyTLSAddr, c.ProxyHTTPAddr = netip.MustParseAddrPort("[::]:6"), netip.MustParseAddrPort("10.0.0.4:7")
+				c.Front = frontConfig{
+					ConnectAddr: netip.MustParseAddrPort("127.0.0.1:8"), ConnectCert: "c.pem", ConnectKey: "k.pem", ConnectClientCA: "ca.pem",
+					ConnectNames: []string{"kube-apiserver"}, ConnectSocket: "/c.sock", KubeletCA: "kubelet.pem", Audiences: []string{"a", "b"}, Hosts: "off",
+				}
 				c.TakeOver, c.UAPI, c.LogLevel, c.LogFormat = true, false, slog.LevelWarn, logJSON
 				c.Allow = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.2.1/32")}
 				c.Tunnel, c.Proxy = &on, &off
@@ -107,6 +112,15 @@ metricsAddr: 127.0.0.1:5
 healthAddr: "off"
 proxyTLSAddr: "[::]:6"
 proxyHTTPAddr: ":7"
+proxyConnectAddr: 127.0.0.1:8
+proxyConnectCert: c.pem
+proxyConnectKey: k.pem
+proxyConnectClientCA: ca.pem
+proxyConnectClients: kube-apiserver
+proxyConnectSocket: /c.sock
+kubeletCA: kubelet.pem
+proxyAudiences: [a, b]
+hostsFile: "off"
 takeOver: true
 uapi: false
 logLevel: warn
@@ -115,7 +129,6 @@ allowSources: [100.64.0.0/10, 192.0.2.1]
 enableTunnel: true
 enableProxy: false
 `},
-			notes: []string{"c:20: proxyTLSAddr", "c:21: proxyHTTPAddr", "c:28: enableProxy"},
 		},
 		{
 			name: "flags win over the file, whole lists", args: least("--config=c", "--host-source=10.2.0.1", "--uapi=false", "--take-over"),
@@ -150,7 +163,6 @@ enableProxy: false
 				"--proxy-internal-secure-addr=:10263", "--proxy-internal-insecure-addr=:10264", "--proxy-external-addr=:10262", "--v=5"),
 			notes: []string{
 				"--vpn-driver", "--route-driver", "--forward-node-ip", "--nat-traversal", "--keep-alive-interval", "--metric-bind-addr",
-				"--proxy-internal-secure-addr", "--proxy-internal-insecure-addr",
 			},
 			want: func(c *agentConfig) {
 				c.TunnelPort, c.TLSPort, c.LogLevel = 4501, 10262, slog.LevelDebug
@@ -199,6 +211,9 @@ func TestConfigErrors(t *testing.T) {
 		{name: "same TCP port", args: least("--health-addr=:10283"), want: []string{"--metrics-addr and --health-addr are both TCP 10283"}},
 		{name: "wildcard", args: least("--health-addr=[::]:10283"), want: []string{"both TCP 10283"}},
 		{name: "fallback port", args: least("--tls-port=10284"), want: []string{"--health-addr and --tls-port are both TCP 10284"}},
+		{name: "half of CONNECT", args: least("--proxy-connect-cert=c", "--proxy-connect-key=k"), want: []string{"given together or not at all"}},
+		{name: "CONNECT's port", args: least("--proxy-connect-addr=:10281"), want: []string{"--proxy-tls-addr and --proxy-connect-addr are both TCP 10281"}},
+		{name: "relative", args: least("--hosts-file=x", "--proxy-connect-socket=y"), want: []string{`--hosts-file: "x" is not absolute`, `--proxy-connect-socket: "y" is not absolute`}},
 		{name: "two sources", args: least("--kubeconfig=k"), want: []string{"exclude each other"}},
 		{name: "two v4 host sources", args: least("--host-source=10.1.0.1,10.1.0.2"), want: []string{"more than one address of a family"}},
 		{name: "vni", args: least("--vni=16777216"), want: []string{"--vni: "}},

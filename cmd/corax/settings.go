@@ -21,7 +21,6 @@ type setting struct {
 	usage string
 	list  bool // may be given several times
 	must  bool // has to be given by flag, file or environment
-	later bool // what it sets is not served by this version
 	parse func(text string) error
 
 	texts  []string
