@@ -34,7 +34,7 @@ func (c *Cluster) AgentConfig(t T, node, account string) *rest.Config {
 			ObjectMeta: metav1.ObjectMeta{Name: name + "-" + node},
 			Spec: corev1.PodSpec{
 				NodeName: node, ServiceAccountName: name, HostNetwork: true,
-				Containers: []corev1.Container{{Name: "agent", Image: "none"}},
+				Containers: []corev1.Container{{Name: "agent", Image: "none", ImagePullPolicy: corev1.PullNever}},
 			},
 		}, metav1.CreateOptions{})
 	}

@@ -95,3 +95,6 @@ func (c *Cluster) StartAPI(t T) {
 		t.Fatalf("cluster: start the API server again: %v", err)
 	}
 }
+
+// SetAPIArgs replaces Options.APIArgs for the next StartAPI.
+func (c *Cluster) SetAPIArgs(args ...string) { c.opt.APIArgs = args }

@@ -57,7 +57,7 @@ func (c *Cluster) established(t T) {
 func (c *Cluster) Kubectl(t T, stdin []byte, args ...string) ([]byte, error) {
 	t.Helper()
 	var out bytes.Buffer
-	cmd := exec.Command(filepath.Join(c.tools, "kubectl"), append([]string{"--kubeconfig=" + c.file("admin.kubeconfig"), "--cache-dir=" + c.file("kubectl")}, args...)...)
+	cmd := c.KubectlCommand(args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &out
 	if c.opt.Host == nil {
 		err := cmd.Run()
@@ -69,4 +69,11 @@ func (c *Cluster) Kubectl(t T, stdin []byte, args ...string) ([]byte, error) {
 	}
 	<-p.Done()
 	return out.Bytes(), p.Err()
+}
+
+// KubectlCommand returns a kubectl of an administrator, to be started where the API
+// server can be reached.
+func (c *Cluster) KubectlCommand(args ...string) *exec.Cmd {
+	own := []string{"--kubeconfig=" + c.file("admin.kubeconfig"), "--cache-dir=" + c.file("kubectl")}
+	return exec.Command(filepath.Join(c.tools, "kubectl"), append(own, args...)...)
 }

@@ -37,6 +37,9 @@ type Options struct {
 	Kubelets bool
 	// APIArgs are further arguments of kube-apiserver.
 	APIArgs []string
+	// Hosts, when not empty, is a file that the API server has as /etc/hosts, as one
+	// that is mounted into its static Pod.
+	Hosts string
 }
 
 // SigningController is the controller that signs certificates.

@@ -25,11 +25,20 @@ type process interface {
 // start runs one of the programs with its output in <name>.log.
 func (c *Cluster) start(name string, args ...string) (process, error) {
 	cmd := exec.Command(filepath.Join(c.tools, name), args...)
+	if name == "kube-apiserver" && c.opt.Hosts != "" {
+		cmd = WithHosts(c.opt.Hosts, cmd)
+	}
 	cmd.Dir = c.dir
 	if c.opt.Host != nil {
 		return c.opt.Host.Start(name, cmd)
 	}
 	return startHere(cmd, c.logFile(name))
+}
+
+// WithHosts returns cmd with a file mounted over its /etc/hosts.
+func WithHosts(file string, cmd *exec.Cmd) *exec.Cmd {
+	const mount = `mount --bind "$0" /etc/hosts && exec "$@"`
+	return exec.Command("unshare", append([]string{"--mount", "sh", "-c", mount, file}, cmd.Args...)...)
 }
 
 func (c *Cluster) logFile(name string) string {

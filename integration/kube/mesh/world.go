@@ -41,10 +41,13 @@ type Options struct {
 	// NAT of the edges; the zero value means MapKeepPort.
 	NAT lab.NAT
 	// ControlNode makes the last node of the cloud the one of the control plane, in
-	// place of a host without agent.
+	// place of a host without agent. The API server is steered to the proxy there:
+	// see FollowServices.
 	ControlNode bool
 	// Control is how the control plane is started; Host and Addr are the world's.
 	Control cluster.Options
+	// Replicas is how many endpoints of each type are active in a domain; 0 means 1.
+	Replicas int
 	// Agent, when not nil, may change how the agent of a node is started.
 	Agent func(*lab.Node, *lab.AgentConfig)
 }
@@ -99,6 +102,9 @@ func (w *World) StartControlPlane(t cluster.T) {
 	t.Helper()
 	if err := w.Lab.Err(); err != nil {
 		t.Fatalf("%v", err)
+	}
+	if w.opt.ControlNode {
+		w.steer(t)
 	}
 	w.Cluster = cluster.Start(t, w.opt.Control)
 }
@@ -181,6 +187,9 @@ func (w *World) StartController(t cluster.T, name string) {
 	file := w.Cluster.Kubeconfig(t, w.Cluster.AccountConfig(t, "corax-controller"))
 	cmd := exec.Command(bin, "controller", "--kubeconfig", file,
 		"--expose-cloud", "PublicIP", "--metrics-addr", "off", "--health-addr", "off")
+	if n := w.opt.Replicas; n > 0 {
+		cmd.Args = append(cmd.Args, fmt.Sprintf("--proxy-replicas=%d", n), fmt.Sprintf("--tunnel-replicas=%d", n))
+	}
 	if w.Controller, err = w.Control.Start(name, cmd); err != nil {
 		t.Fatalf("%v", err)
 	}
