@@ -66,6 +66,7 @@ func (b inbox) round() {
 type view struct {
 	have     bool // a snapshot has been applied
 	plan     control.Desired
+	proxy    control.Proxy
 	tunnel   *tunnel // nil while the tunnel port is closed
 	problems []string
 	claim    *control.Claim // our own, as the plan had it
@@ -103,6 +104,7 @@ func newLoop(dir string, log *slog.Logger) loop {
 func (a *agent) control(ctx context.Context) error {
 	l := &a.loop
 	defer func() { l.tunnel.stop() }()
+	defer a.stopProxy()
 	defer func() { a.remember(time.Now()) }()
 	if behind := l.memory.clockBehind(a.started); behind > 0 {
 		l.notes["clock"] = fmt.Sprintf("the clock is %v behind the last run: peers refuse handshakes until it has caught up", behind.Round(time.Second))
@@ -144,7 +146,8 @@ func (a *agent) apply(ctx context.Context) {
 	local, problems := a.local()
 	local.Claims, local.Heard = a.claims(), a.heard()
 	claim := l.takeover.machine.Claim()
-	plan := control.Plan(a.switched(l.snapshot), local)
+	snapshot := a.switched(l.snapshot)
+	plan, proxied := control.Plan(snapshot, local), control.PlanProxy(snapshot, local)
 	for _, p := range plan.Problems {
 		problems = append(problems, p.String())
 	}
@@ -175,6 +178,7 @@ func (a *agent) apply(ctx context.Context) {
 		tunnel.nat.SetPlan(p)
 		problems = append(problems, tunnel.nat.Problems()...)
 	}
+	problems = append(problems, a.applyProxy(ctx, proxied)...)
 	problems = append(problems, a.applyHost(ctx, plan.Config)...)
 	problems = append(problems, a.clusterProblems()...)
 	for _, n := range l.notes {
@@ -186,7 +190,7 @@ func (a *agent) apply(ctx context.Context) {
 	if old := a.view.Load(); !old.have || old.plan.Role != plan.Role || old.plan.Gateway != plan.Gateway {
 		a.log.Info("role changed", "role", plan.Role, "gateway", plan.Gateway)
 	}
-	a.view.Store(&view{have: true, plan: plan, tunnel: tunnel, problems: problems, claim: claim})
+	a.view.Store(&view{have: true, plan: plan, proxy: proxied, tunnel: tunnel, problems: problems, claim: claim})
 }
 
 // applyTunnel opens or closes the tunnel port and sets its peers.
@@ -289,11 +293,25 @@ func (a *agent) resolve(c dataplane.Config) []string {
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("gateway/%s: %v", p.Gateway, err))
 		}
-		if addr.IsValid() {
+		switch inside := within(c.Forbidden, addr); {
+		case inside.IsValid(): // its packets would go into the tunnel themselves
+			problems = append(problems, fmt.Sprintf("gateway/%s: %s, the name of node %s, leads to %s in the pod subnet %s; it is not used",
+				p.Gateway, p.EndpointHost, p.Node, addr, inside))
+		case addr.IsValid():
 			p.Endpoint = netip.AddrPortFrom(addr, p.EndpointPort)
 		}
 	}
 	return problems
+}
+
+// within returns the first prefix that contains an address; zero when none does.
+func within(all []netip.Prefix, x netip.Addr) netip.Prefix {
+	for _, p := range all {
+		if p.Contains(x) {
+			return p
+		}
+	}
+	return netip.Prefix{}
 }
 
 // limitMTU gives the routes the MTUs that paths were measured to have. TCP on

@@ -46,6 +46,7 @@ type agent struct {
 	live     *liveness
 	hello    *helloPort
 	domain   *domainTalk
+	proxy    *proxyMode
 	book     claimBook
 	keys     heardKeys
 	traffic  traffic
@@ -107,6 +108,9 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	a.live = newLiveness(a.pingOnce, a.targets)
 	a.live.rounded = a.inbox.round
 	if err := a.buildDomain(); err != nil {
+		return err
+	}
+	if err := a.buildProxy(); err != nil {
 		return err
 	}
 	a.loop = newLoop(cfg.StateDir, log)
@@ -348,6 +352,7 @@ func (a *agent) counters() []dataplane.Counter {
 	all = append(all, a.stack.Counters()...)
 	all = append(all, a.hello.counters()...)
 	all = append(all, a.failoverCounters()...)
+	all = append(all, a.proxyCounters()...)
 	if a.tun != nil {
 		all = append(all, a.tun.Counters()...)
 	}

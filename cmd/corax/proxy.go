@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+
+	"corax/control"
+	"corax/dataplane"
+	"corax/proxy"
+	"corax/proxy/channel"
+	"corax/proxy/edge"
+	"corax/proxy/splice"
+)
+
+// proxyMode is proxy mode on this node: what lives as long as the agent, and what
+// comes and goes with the plan. The control loop owns the latter.
+type proxyMode struct {
+	live     *proxy.Live
+	counters *proxy.Counters
+	pool     *splice.Pool
+	channel  *channel.Channel
+
+	edge *running[*edge.Server] // nil while this node serves no streams
+}
+
+// buildProxy makes what fronts and edge share. It needs the stack.
+func (a *agent) buildProxy() error {
+	p := &proxyMode{live: proxy.NewLive(proxy.Limits{}), counters: new(proxy.Counters), pool: new(splice.Pool)}
+	var err error
+	p.channel, err = channel.New(channel.Config{Overlay: a.stack.DialTCP, Counters: p.counters})
+	a.proxy = p
+	return err
+}
+
+// applyProxy brings proxy mode to the plan, and returns what is in the way. Open
+// streams stay as long as what serves them does.
+func (a *agent) applyProxy(ctx context.Context, plan control.Proxy) []string {
+	var problems []string
+	for _, p := range plan.Problems {
+		problems = append(problems, p.String())
+	}
+	a.proxy.channel.Apply(plan.Nodes)
+	if err := a.applyEdge(ctx, plan); err != nil {
+		a.loop.retry = true
+		problems = append(problems, err.Error())
+	}
+	return problems
+}
+
+// applyEdge opens or closes the port for streams of the overlay.
+func (a *agent) applyEdge(ctx context.Context, plan control.Proxy) error {
+	p := a.proxy
+	if p.edge.dead() {
+		a.log.Error("the edge stopped, it is started again", "err", p.edge.stop())
+		p.edge = nil
+	}
+	if !plan.Edge {
+		if p.edge != nil {
+			_ = p.edge.stop()
+			p.edge = nil
+			a.log.Info("no streams are served any more")
+		}
+		return nil
+	}
+	if p.edge == nil {
+		l, err := a.stack.ListenTCP(proxy.OverlayPort)
+		if err != nil {
+			return err
+		}
+		s, err := edge.New(edge.Config{Log: a.log, Listener: l, Live: p.live, Counters: p.counters, Pool: p.pool})
+		if err != nil {
+			_ = l.Close()
+			return err
+		}
+		s.Apply(plan)
+		p.edge = start(ctx, s, s.Run)
+		a.log.Info("streams to the nodes of this domain are served", "gateway", a.view.Load().plan.Gateway)
+		return nil
+	}
+	p.edge.value().Apply(plan)
+	return nil
+}
+
+// stopProxy ends what the control loop owns of proxy mode.
+func (a *agent) stopProxy() {
+	_ = a.proxy.edge.stop()
+}
+
+// proxyCounters are the counters of proxy mode that have a reason or nothing
+// beside their name.
+func (a *agent) proxyCounters() []dataplane.Counter {
+	c := a.proxy.counters.Snapshot()
+	out := []dataplane.Counter{
+		{Name: "proxy_streams", Value: uint64(a.proxy.live.Len())},
+		{Name: "proxy_stalls_total", Value: c.Stalls},
+	}
+	for _, code := range proxy.Codes() {
+		out = append(out, dataplane.Counter{Name: "proxy_refused_total", Reason: code.String(), Value: c.Refused[code]})
+	}
+	return out
+}
