@@ -1,0 +1,126 @@
+package front
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"corax/proxy"
+	"corax/proxy/splice"
+)
+
+// dialWithin bounds a dial, whatever the dialer thinks.
+const dialWithin = 20 * time.Second
+
+// request is what is known of a request.
+type request struct {
+	front  string
+	target proxy.Target
+	user   string
+	method string // where TLS ends here
+	path   string // likewise; without the query, which may hold content
+}
+
+// stream is a request that is being served.
+type stream struct {
+	front   *Front
+	live    *proxy.Stream
+	began   time.Time
+	dialled time.Time
+	first   atomic.Bool
+}
+
+// open enters a request into the registry.
+func (f *Front) open(from netip.AddrPort, began time.Time, r request) (*stream, error) {
+	live, err := f.cfg.Live.Open(proxy.StreamInfo{
+		Side: proxy.SideFront, Front: r.front, Target: r.target, Caller: from,
+		User: r.user, Path: r.path, Started: began,
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.cfg.Counters.Request(r.front)
+	return &stream{front: f, live: live, began: began}, nil
+}
+
+// dial connects to the node.
+func (s *stream) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialWithin)
+	defer cancel()
+	c, err := s.front.cfg.Dialer.Dial(ctx, s.live.Info().Target)
+	if err != nil {
+		return nil, err
+	}
+	s.dialled = time.Now()
+	return c, nil
+}
+
+// answered notes that the node said its first byte.
+func (s *stream) answered() {
+	if !s.first.Swap(true) {
+		s.front.cfg.Counters.Took(proxy.StageFirst, time.Since(s.dialled))
+	}
+}
+
+// join copies between caller and node until both have ended.
+func (s *stream) join(ctx context.Context, caller, node net.Conn) error {
+	c := &s.front.cfg
+	cfg := splice.Config{Stalls: &c.Counters.Stalls, First: s.answered}
+	cfg.Up = append(cfg.Up, &s.live.Up, &c.Counters.Up)
+	cfg.Down = append(cfg.Down, &s.live.Down, &c.Counters.Down)
+	return s.front.pool.Join(ctx, caller, node, cfg)
+}
+
+// splice serves a connection of which only the first bytes are known: it connects to
+// the node, says so by ready, passes on what was read ahead, and copies. An error
+// says that nothing was connected, and the caller is still to be answered.
+func (f *Front) splice(ctx context.Context, a *arrival, caller net.Conn, r request, ahead []byte, ready func() error) error {
+	s, err := f.open(a.from, a.began, r)
+	if err != nil {
+		return err
+	}
+	defer s.live.Close()
+	a.leave()
+	f.cfg.Counters.Took(proxy.StageRequest, time.Since(a.began))
+	node, err := s.dial(ctx)
+	if err != nil {
+		return err
+	}
+	_ = caller.SetDeadline(time.Time{})
+	f.record(s, r, 0, s.run(ctx, caller, node, ahead, ready))
+	return nil
+}
+
+// run closes both connections.
+func (s *stream) run(ctx context.Context, caller, node net.Conn, ahead []byte, ready func() error) error {
+	if ready != nil {
+		if err := ready(); err != nil {
+			_ = caller.Close()
+			_ = node.Close()
+			return err
+		}
+	}
+	if err := s.send(node, ahead); err != nil {
+		_ = caller.Close()
+		_ = node.Close()
+		return err
+	}
+	return s.join(ctx, caller, node)
+}
+
+// send passes on what was read ahead. It fits what any connection takes at once.
+func (s *stream) send(node net.Conn, ahead []byte) error {
+	if len(ahead) == 0 {
+		return nil
+	}
+	_ = node.SetWriteDeadline(time.Now().Add(sayWithin))
+	n, err := node.Write(ahead)
+	s.live.Up.Add(uint64(n))
+	s.front.cfg.Counters.Up.Add(uint64(n))
+	if err != nil {
+		return &splice.EndError{B: true, Op: "write", Err: err}
+	}
+	return node.SetWriteDeadline(time.Time{})
+}
