@@ -36,7 +36,7 @@ var clusterWrites = map[string]string{
 	"agent patch raven.openyurt.io/gateways":                    "policy corax-agent-own-entry",
 	"hub create authentication.k8s.io/tokenreviews":             "asks, and changes nothing",
 	"hub create authorization.k8s.io/subjectaccessreviews":      "asks, and changes nothing",
-	"hub create certificates.k8s.io/certificatesigningrequests": "somebody else approves",
+	"hub create certificates.k8s.io/certificatesigningrequests": "policy corax-front-own-request",
 	"uninstall patch raven.openyurt.io/gateways":                "its work",
 	"uninstall delete raven.openyurt.io/gateways":               "its work",
 	"uninstall patch /nodes":                                    "policy corax-controller-node-label",
@@ -45,6 +45,9 @@ var clusterWrites = map[string]string{
 	"controller delete raven.openyurt.io/gateways":              "its work",
 	"controller patch raven.openyurt.io/gateways/status":        "its work",
 	"controller patch /nodes":                                   "policy corax-controller-node-label",
+
+	"controller update certificates.k8s.io/certificatesigningrequests/approval": "policy corax-controller-approval",
+	"controller approve certificates.k8s.io/signers":                            "policy corax-controller-approval",
 }
 
 // namespaceWrites are the writes within one namespace, by component.
@@ -68,9 +71,9 @@ var reading = []string{"get", "list", "watch"}
 var (
 	forbiddenResources = []string{
 		"secrets", "pods", "pods/exec", "nodes/proxy", "serviceaccounts", "serviceaccounts/token", "clusterroles",
-		"clusterrolebindings", "roles", "rolebindings", "certificatesigningrequests/approval", "validatingadmissionpolicies",
+		"clusterrolebindings", "roles", "rolebindings", "certificatesigningrequests/status", "validatingadmissionpolicies",
 	}
-	forbiddenVerbs = []string{"escalate", "bind", "impersonate", "deletecollection", "approve", "sign"}
+	forbiddenVerbs = []string{"escalate", "bind", "impersonate", "deletecollection", "sign"}
 )
 
 func TestRBAC(t *testing.T) {
@@ -84,6 +87,9 @@ func TestRBAC(t *testing.T) {
 				t.Errorf("%s: %s: no rules", o.file, o.id())
 			}
 			for _, rule := range r.Rules {
+				if slices.Contains(rule.Resources, "signers") && !slices.Equal(rule.ResourceNames, []string{"kubernetes.io/kubelet-serving"}) {
+					t.Errorf("%s: %s: the signers %q", o.file, o.id(), rule.ResourceNames)
+				}
 				if len(rule.NonResourceURLs) > 0 {
 					t.Errorf("%s: %s: a rule for URLs", o.file, o.id())
 				}
@@ -198,9 +204,9 @@ func TestPolicies(t *testing.T) {
 			o.into(t, &b)
 			denies[b.Spec.PolicyName] = slices.Equal(b.Spec.ValidationActions, []string{"Deny"}) && b.Spec.MatchResources == nil
 		}
-		want := []string{"corax-agent-own-entry", "corax-agent-own-lease"}
+		want := []string{"corax-agent-own-entry", "corax-agent-own-lease", "corax-front-own-request"}
 		if dir != "manifests/presets/openyurt" {
-			want = append(want, "corax-controller-node-label")
+			want = append(want, "corax-controller-node-label", "corax-controller-approval")
 		}
 		for _, o := range only(objects, "ValidatingAdmissionPolicy") {
 			var p struct {

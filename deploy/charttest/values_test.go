@@ -37,6 +37,7 @@ func TestRefused(t *testing.T) {
 		{name: "too many gateway nodes", values: "controller: {tunnelReplicas: 9}", want: "tunnelReplicas"},
 		{name: "an unknown log level", values: "logLevel: loud", want: "logLevel"},
 		{name: "a STUN server without port", values: "agent: {stunServers: [stun.example.com]}", want: "stunServers"},
+		{name: "a socket where the agent may not write", values: "proxy: {connect: {socket: /run/x.sock}}", want: "socket"},
 		{name: "a port that is none", values: `vpn: {tunnelAddr: "4500"}`, want: "tunnelAddr"},
 
 		{name: "Kubernetes that is too old", kubernetes: "1.25.0", values: "identity: {insecure: true}", want: "1.26"},
@@ -67,7 +68,7 @@ func TestRendered(t *testing.T) {
 				`enable-l7-proxy: "true"`, `enable-l3-tunnel: "false"`, `acl-entry: ""`, "kind: CustomResourceDefinition",
 				"helm.sh/resource-policy: keep", "--state-dir=/var/lib/corax/state", "helm.sh/hook: pre-delete", `image: "corax:0.1.0"`,
 			},
-			not: []string{"--cluster-id", "--take-over", "--psk-file", "KUBERNETES_SERVICE_HOST", "kind: Secret", "PodMonitor", "system:nodes\n"},
+			not: []string{"--cluster-id", "--take-over", "--psk-file", "KUBERNETES_SERVICE_HOST", "kind: Secret", "PodMonitor", "system:nodes\n", "--proxy-connect", "--proxy-audience"},
 		},
 		{
 			name:   "the owner's names",
@@ -121,6 +122,14 @@ func TestRendered(t *testing.T) {
 			values: "agent: {profile: unprivileged}",
 			want:   []string{"--datapath=netstack", "fieldPath: status.podIP", "runAsNonRoot: true"},
 			not:    []string{"hostNetwork", "hostPath", "NET_ADMIN", "runAsUser: 0"},
+		},
+		{
+			name:   "CONNECT",
+			values: "proxy: {audiences: [corax], connect: {existingSecret: egress, clients: [kube-apiserver], socket: /var/lib/corax/connect.sock}}",
+			want: []string{
+				"secretName: egress", "--proxy-connect-cert=/etc/corax/connect/tls.crt", "--proxy-connect-client-ca=/etc/corax/connect/ca.crt",
+				"--proxy-connect-client=kube-apiserver", "--proxy-connect-socket=/var/lib/corax/connect.sock", "--proxy-audience=corax",
+			},
 		},
 		{
 			name:   "no CRD",

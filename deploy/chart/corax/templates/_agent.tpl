@@ -121,6 +121,22 @@ spec:
             - --state-dir=/var/lib/corax/state
             {{- end }}
             - --socket=/run/corax/agent.sock
+            {{- if ne .cloud "not" }}
+            {{- range $values.proxy.audiences }}
+            - --proxy-audience={{ . }}
+            {{- end }}
+            {{- if $values.proxy.connect.existingSecret }}
+            - --proxy-connect-cert=/etc/corax/connect/tls.crt
+            - --proxy-connect-key=/etc/corax/connect/tls.key
+            - --proxy-connect-client-ca=/etc/corax/connect/ca.crt
+            {{- end }}
+            {{- range $values.proxy.connect.clients }}
+            - --proxy-connect-client={{ . }}
+            {{- end }}
+            {{- with $values.proxy.connect.socket }}
+            - --proxy-connect-socket={{ . }}
+            {{- end }}
+            {{- end }}
             - --uapi=false
             {{- if not $host }}
             - --datapath=netstack
@@ -210,6 +226,11 @@ spec:
             - name: tun
               mountPath: /dev/net/tun
             {{- end }}
+            {{- if and $values.proxy.connect.existingSecret (ne .cloud "not") }}
+            - name: connect
+              mountPath: /etc/corax/connect
+              readOnly: true
+            {{- end }}
             {{- if and (or $values.vpn.psk $values.vpn.existingSecret) (not $openyurt) }}
             - name: psk
               mountPath: /etc/corax/psk
@@ -234,6 +255,12 @@ spec:
           hostPath:
             path: /dev/net/tun
             type: CharDevice
+        {{- end }}
+        {{- if and $values.proxy.connect.existingSecret (ne .cloud "not") }}
+        - name: connect
+          secret:
+            secretName: {{ $values.proxy.connect.existingSecret }}
+            defaultMode: 0440
         {{- end }}
         {{- if and (or $values.vpn.psk $values.vpn.existingSecret) (not $openyurt) }}
         - name: psk

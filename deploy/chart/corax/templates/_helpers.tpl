@@ -44,6 +44,11 @@ app.kubernetes.io/component: {{ . }}
 {{- end }}
 {{- end }}
 
+{{/* The user that fronts of the proxy ask as. */}}
+{{- define "corax.hubUser" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "corax.hubAccount" . }}
+{{- end }}
+
 {{/* Keys can be bound to nodes from Kubernetes 1.30 on. */}}
 {{- define "corax.bound" -}}
 {{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}true{{ end }}
