@@ -111,53 +111,6 @@ func (d *domain) replicas(kind string) int {
 	return n
 }
 
-// readKeys reads the public keys. Of two members with one key the first keeps
-// it: two nodes with one identity could not be told apart.
-func (m *mesh) readKeys(d *domain) {
-	for _, e := range d.members {
-		k, _ := e.entry.PublicKey() // an error is reported by the source
-		if k.IsZero() {
-			continue
-		}
-		if other := m.ofKey[k]; other != nil {
-			m.report(d, e.keyField(), "gateway %s, node %s has the same public key; that of node %s is left out",
-				other.domain.name, other.node, e.node)
-			continue
-		}
-		e.key = k
-		m.ofKey[k] = e
-	}
-}
-
-// readNextKeys reads the keys that nodes will use next, after all keys: nobody can
-// take another's in this way. Of the two that one is in use which was heard last.
-func (m *mesh) readNextKeys(d *domain, l Local) {
-	for _, e := range d.members {
-		next, _ := e.entry.NextPublicKey() // an error is reported by the source
-		if next.IsZero() || e.key.IsZero() || next == e.key {
-			continue
-		}
-		if other := m.ofKey[next]; other != nil {
-			m.report(d, e.nextKeyField(), "gateway %s, node %s has the same public key; that of node %s is left out",
-				other.domain.name, other.node, e.node)
-			continue
-		}
-		m.ofKey[next] = e
-		e.other = next
-		if next == l.PublicKey || e.key != l.PublicKey && l.Heard[next].After(l.Heard[e.key]) {
-			e.key, e.other = next, e.key
-		}
-	}
-}
-
-func (e *member) nextKeyField() string {
-	return fmt.Sprintf("%s.config[%q]", e.field, v1beta1.ConfigNextPublicKey)
-}
-
-func (e *member) keyField() string {
-	return fmt.Sprintf("%s.config[%q]", e.field, v1beta1.ConfigPublicKey)
-}
-
 // elect marks the active members of both layers.
 func (m *mesh) elect(d *domain) {
 	for _, kind := range []string{v1beta1.TypeTunnel, v1beta1.TypeProxy} {

@@ -64,12 +64,8 @@ func newMesh(s Snapshot, l Local) *mesh {
 	for _, d := range m.domains {
 		m.readMembers(d)
 	}
-	for _, d := range m.domains {
-		m.readKeys(d)
-	}
-	for _, d := range m.domains {
-		m.readNextKeys(d, l)
-	}
+	m.readKeys()
+	m.useKeys(l)
 	for _, d := range m.domains {
 		m.elect(d)
 		m.claimed(d, l.Claims)
@@ -78,6 +74,9 @@ func newMesh(s Snapshot, l Local) *mesh {
 	}
 	for _, d := range m.domains {
 		m.claim(d)
+	}
+	for _, d := range m.domains {
+		m.dropCovered(d)
 	}
 	return m
 }

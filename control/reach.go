@@ -51,6 +51,38 @@ func (m *mesh) readReach(d *domain) {
 	}
 }
 
+// dropCovered takes the published address from a member where it lies in a private
+// subnet of another domain: no such address is reached from other sites, and to
+// install the subnet nowhere, as for other addresses that packets for it would take
+// away, would let one node cut off the pods of others. A public subnet with the
+// address of a peer in it is more likely wrong itself.
+func (m *mesh) dropCovered(d *domain) {
+	for _, e := range d.members {
+		a := e.reach.public.Addr()
+		if !a.IsValid() {
+			continue
+		}
+		for _, c := range m.claims.overlapping(host(a)) {
+			if c.domain == d || c.domain.routed || !private(c.prefix) {
+				continue
+			}
+			m.report(d, e.field+".publicIP", "%s of node %s lies in %s of gateway %s, node %s, and is not used",
+				a, e.node, c.prefix, c.domain.name, c.node.name)
+			e.reach.public, e.reach.open = netip.AddrPort{}, false
+		}
+	}
+}
+
+// private reports whether all of p is for use inside networks.
+func private(p netip.Prefix) bool {
+	for _, s := range []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"} {
+		if r := netip.MustParsePrefix(s); r.Bits() <= p.Bits() && r.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
 // hubs returns the hubs with usable keys: those that relay first, then the
 // cheapest, then by name.
 func (m *mesh) hubs() []*member {

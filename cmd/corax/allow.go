@@ -25,6 +25,10 @@ func (a *agent) applyAllow(want *dataplane.Allow) {
 	}
 }
 
+// maxNamed is how many addresses of one name an allow list lets in. The owner of a
+// hub's name could otherwise open the list to everybody.
+const maxNamed = 8
+
 // published are the addresses of the names in an allow list, as far as they are
 // known.
 func (a *agent) published(want *dataplane.Allow) []netip.Addr {
@@ -33,7 +37,8 @@ func (a *agent) published(want *dataplane.Allow) []netip.Addr {
 	}
 	var out []netip.Addr
 	for _, h := range want.Hosts {
-		out = append(out, a.resolver.Addrs(h)...)
+		all := a.resolver.Addrs(h)
+		out = append(out, all[:min(len(all), maxNamed)]...)
 	}
 	return out
 }

@@ -293,7 +293,7 @@ func (a *agent) resolve(c dataplane.Config) []string {
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("gateway/%s: %v", p.Gateway, err))
 		}
-		switch inside := within(c.Forbidden, addr); {
+		switch inside := prefixWith(c.Forbidden, addr); {
 		case inside.IsValid(): // its packets would go into the tunnel themselves
 			problems = append(problems, fmt.Sprintf("gateway/%s: %s, the name of node %s, leads to %s in the pod subnet %s; it is not used",
 				p.Gateway, p.EndpointHost, p.Node, addr, inside))
@@ -304,8 +304,8 @@ func (a *agent) resolve(c dataplane.Config) []string {
 	return problems
 }
 
-// within returns the first prefix that contains an address; zero when none does.
-func within(all []netip.Prefix, x netip.Addr) netip.Prefix {
+// prefixWith returns the first prefix that contains an address; zero when none does.
+func prefixWith(all []netip.Prefix, x netip.Addr) netip.Prefix {
 	for _, p := range all {
 		if p.Contains(x) {
 			return p
