@@ -129,6 +129,9 @@ func CodeOf(err error) Code {
 		return CodeNone
 	}
 	if r, ok := errors.AsType[*Refusal](err); ok {
+		if r == nil {
+			return CodeNone
+		}
 		return r.Code
 	}
 	return CodeNoPath
