@@ -117,7 +117,7 @@ func (r *electorate) bring(ctx context.Context, g *gateway.Gateway) (time.Durati
 	if err := r.raise(ctx, s.g); err != nil {
 		return 0, errors.Join(listed, err)
 	}
-	return sooner(wait, r.settling(s.g, modes)), listed
+	return sooner(sooner(wait, r.settling(s.g, modes)), unconfirmed(s.g)), listed
 }
 
 // gather reads what the election follows from. A wait means that something is not
@@ -149,7 +149,7 @@ func (r *electorate) gather(ctx context.Context, g *gateway.Gateway) (*domainSta
 	s.election = election.Domain{
 		Nodes: nodes, Endpoints: g.Spec.Endpoints, Standing: r.tracker.Standing,
 		Settled: func(node string) bool { _, ok := r.tracker.Settled(now, node); return ok },
-		Unbound: r.cfg.Unbound,
+		Holder:  r.holder(ctx, g.Name), Unbound: r.cfg.Unbound,
 	}
 	return s, 0, nil
 }

@@ -60,6 +60,7 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 	w.api = fake.NewClientBuilder().WithScheme(s).
 		WithObjects(objects...).WithStatusSubresource(&gateway.Gateway{}).WithReturnManagedFields().
 		WithIndex(&corev1.Node{}, nodesByGateway, gatewayOf).
+		WithIndex(&gateway.Gateway{}, gatewaysByKey, keysOf).
 		WithInterceptorFuncs(interceptor.Funcs{
 			Get: func(ctx context.Context, c client.WithWatch, k client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 				if w.hidden.Load() {

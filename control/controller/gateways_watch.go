@@ -52,6 +52,9 @@ func addGateways(m manager.Manager, cfg Config, g *guard) error {
 	if err := m.GetFieldIndexer().IndexField(context.Background(), &corev1.Node{}, nodesByGateway, gatewayOf); err != nil {
 		return err
 	}
+	if err := m.GetFieldIndexer().IndexField(context.Background(), &gateway.Gateway{}, gatewaysByKey, keysOf); err != nil {
+		return err
+	}
 	c, err := controller.New("gateways", m, controller.Options{
 		Reconciler:              r,
 		MaxConcurrentReconciles: electors,

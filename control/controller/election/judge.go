@@ -67,6 +67,9 @@ type Domain struct {
 	Standing func(node string) Standing
 	// Settled says whether an active node may stand alone; nil means that all may.
 	Settled func(node string) bool
+	// Holder returns who else than a node has a public key, in base64, in its
+	// entry, in words; empty: nobody. Nil means that nobody has.
+	Holder func(node, key string) string
 	// Unbound says that nothing keeps a node from writing another's entry.
 	Unbound bool
 }

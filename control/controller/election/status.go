@@ -75,12 +75,14 @@ func Status(g *gateway.Gateway, d Domain, modes []Mode, now metav1.Time) gateway
 	p := g.Plain()
 	extra, problem := ExtraCIDRs(&p)
 	s.ActiveEndpoints = active(g.Spec.Endpoints, modes)
+	copied := d.confirm(s.ActiveEndpoints, g.Status.ActiveEndpoints)
 	s.Nodes = infos(d.Nodes, extra, extraNode(modes))
 	s.Summary = summary(&p, s.ActiveEndpoints, d, modes)
 	c := ready(d, modes)
 	if problem != nil {
 		c.Message += fmt.Sprintf("; annotation %s: %v", v1beta1.AnnotationExtraCIDRs, problem)
 	}
+	c.Message += copied
 	c.LastTransitionTime = now
 	meta.SetStatusCondition(&s.Conditions, c)
 	if d.Unbound {
