@@ -116,11 +116,11 @@ func newBackend() *http.Transport {
 		WriteBufferSize:        4 << 10,
 		ReadBufferSize:         4 << 10,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			dial, ok := ctx.Value(backendKey{}).(func(context.Context) (net.Conn, error))
+			dial, ok := ctx.Value(backendKey{}).(func() (net.Conn, error))
 			if !ok {
 				return nil, errors.New("front: a request without a node")
 			}
-			return dial(ctx)
+			return dial()
 		},
 	}
 }

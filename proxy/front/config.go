@@ -5,8 +5,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net"
 
 	"corax/proxy"
+	"corax/proxy/splice"
 )
 
 // Config says what a Front works with. Dialer, Live and Counters are required. The
@@ -17,6 +19,11 @@ type Config struct {
 	// Live has the open streams, and bounds them.
 	Live     *proxy.Live
 	Counters *proxy.Counters
+	// Pool joins streams; nil: one of its own.
+	Pool *splice.Pool
+	// Via says over which gateway node the dialer reached a node, for status and
+	// audit lines; nil, or empty: nothing is said.
+	Via func(net.Conn) string
 	// Names returns the node with that Hostname address, which it gets in lower
 	// case and without a dot at its end. The names of nodes themselves are in the
 	// plan. nil: there are no others.

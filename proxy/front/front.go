@@ -31,7 +31,7 @@ type Front struct {
 	buffers bufferPool
 	queue   *connQueue
 	backend http.RoundTripper
-	pool    splice.Pool
+	pool    *splice.Pool
 	lines   *rate.Limiter // of audit lines about what was refused
 
 	unwritten atomic.Uint64 // audit lines left out
@@ -59,8 +59,12 @@ func New(cfg Config) (*Front, error) {
 		changed: make(chan struct{}, 1),
 		pending: newGate(cfg.MaxPending),
 		queue:   newConnQueue(),
+		pool:    cfg.Pool,
 		lines:   rate.NewLimiter(10, 50),
 		cancels: map[uint64]context.CancelCauseFunc{},
+	}
+	if f.pool == nil {
+		f.pool = new(splice.Pool)
 	}
 	if cfg.Auth != nil {
 		f.reviews = newReviews(cfg.Auth)

@@ -170,7 +170,8 @@ func (x *exchange) answer(w http.ResponseWriter, err error) {
 
 // forward passes a request and its answer on, as they come.
 func (x *exchange) forward(ctx context.Context, w http.ResponseWriter, r *http.Request) {
-	ctx = context.WithValue(ctx, backendKey{}, x.dial)
+	// The transport would go on dialling when the request is over.
+	dial := func() (net.Conn, error) { return x.dial(ctx) }
 	p := httputil.ReverseProxy{
 		Rewrite:       func(p *httputil.ProxyRequest) { x.rewrite(p.Out) },
 		Transport:     x.front.backend,
@@ -188,7 +189,7 @@ func (x *exchange) forward(ctx context.Context, w http.ResponseWriter, r *http.R
 			x.failed(w, err)
 		},
 	}
-	p.ServeHTTP(w, r.WithContext(ctx))
+	p.ServeHTTP(w, r.WithContext(context.WithValue(ctx, backendKey{}, dial)))
 }
 
 func (x *exchange) dial(ctx context.Context) (net.Conn, error) {

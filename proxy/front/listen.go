@@ -15,11 +15,6 @@ import (
 	"corax/proxy"
 )
 
-// keepAlive finds callers that are gone without a word.
-func keepAlive() net.KeepAliveConfig {
-	return net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
-}
-
 // sockets are the listeners that Run has open. One goroutine owns them.
 type sockets struct {
 	front *Front
@@ -85,7 +80,7 @@ func (s *sockets) listen(ctx context.Context, w wanted) (*socket, error) {
 }
 
 func open(ctx context.Context, w wanted) (net.Listener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: keepAlive()}
+	lc := net.ListenConfig{KeepAliveConfig: proxy.Keepalive()}
 	if w.network != "unix" {
 		return lc.Listen(ctx, w.network, w.addr)
 	}

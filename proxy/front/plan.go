@@ -2,7 +2,6 @@ package front
 
 import (
 	"net/netip"
-	"strconv"
 )
 
 // Plan is what a Front serves: where it listens, and for which nodes. The zero Plan
@@ -95,5 +94,3 @@ func loopback(a netip.Addr) netip.Addr {
 	}
 	return netip.IPv6Loopback()
 }
-
-func portString(p uint16) string { return strconv.Itoa(int(p)) }

@@ -54,6 +54,9 @@ func (s *stream) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	s.dialled = time.Now()
+	if via := s.front.cfg.Via; via != nil {
+		s.live.Update(func(i *proxy.StreamInfo) { i.Via = via(c) })
+	}
 	return c, nil
 }
 

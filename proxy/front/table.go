@@ -73,7 +73,7 @@ func (t *table) byAddr(host string) (Node, bool) {
 		return Node{}, false
 	}
 	a = a.Unmap()
-	if a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a.IsMulticast() {
+	if proxy.CheckAddr(a) != nil {
 		return Node{}, false
 	}
 	n, ok := t.unique[a]
