@@ -96,5 +96,5 @@ func (c *Cluster) StartAPI(t T) {
 	}
 }
 
-// SetAPIArgs replaces Options.APIArgs for the next StartAPI.
-func (c *Cluster) SetAPIArgs(args ...string) { c.opt.APIArgs = args }
+// SetAPI replaces Options.Hosts and Options.APIArgs for the next StartAPI.
+func (c *Cluster) SetAPI(hosts string, args ...string) { c.opt.Hosts, c.opt.APIArgs = hosts, args }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/x509/pkix"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	certificates "k8s.io/api/certificates/v1"
@@ -46,6 +47,17 @@ func (c *Cluster) CAFile() string { return c.pki.file("ca.crt") }
 func (c *Cluster) Issue(t T, user string, groups ...string) (certFile, keyFile string) {
 	t.Helper()
 	p, err := c.pki.issue("issued-"+strings.ReplaceAll(user, "/", "_"), pkix.Name{CommonName: user, Organization: groups})
+	if err != nil {
+		t.Fatalf("cluster: %v", err)
+	}
+	return p.certFile, p.keyFile
+}
+
+// IssueServing makes a certificate for a server on some addresses and returns the
+// paths of it and of its key.
+func (c *Cluster) IssueServing(t T, name string, addrs ...netip.Addr) (certFile, keyFile string) {
+	t.Helper()
+	p, err := c.pki.issue("serving-"+name, pkix.Name{CommonName: name}, addrs...)
 	if err != nil {
 		t.Fatalf("cluster: %v", err)
 	}

@@ -1,0 +1,67 @@
+//go:build linux
+
+package proxy_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"corax/integration/lab"
+)
+
+// socket is where a front takes CONNECT from the API server beside it.
+func socket(n *lab.Node) string { return filepath.Join(n.Dir(), "connect.sock") }
+
+const (
+	selectSocket = `
+apiVersion: apiserver.k8s.io/v1beta1
+kind: EgressSelectorConfiguration
+egressSelections:
+- name: cluster
+  connection: {proxyProtocol: HTTPConnect, transport: {uds: {udsName: "%s"}}}
+`
+	selectTCP = `
+apiVersion: apiserver.k8s.io/v1beta1
+kind: EgressSelectorConfiguration
+egressSelections:
+- name: cluster
+  connection:
+    proxyProtocol: HTTPConnect
+    transport: {tcp: {url: "https://%s:10295", tlsConfig: {caBundle: "%s", clientCert: "%s", clientKey: "%s"}}}
+`
+)
+
+// testEgress has the API server reach kubelets by HTTP CONNECT, with neither DNS nor
+// a hosts file.
+func (w *world) testEgress(t *testing.T) {
+	cert, key := w.Cluster.Issue(t, "egress")
+	for _, tt := range []struct{ name, config string }{
+		{"unix socket", fmt.Sprintf(selectSocket, socket(w.ControlNode()))},
+		{"mTLS", fmt.Sprintf(selectTCP, w.Node("cloud-gw").IP, w.Cluster.CAFile(), cert, key)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "egress.yaml")
+			must(t, os.WriteFile(file, []byte(tt.config), 0o600))
+			w.Cluster.StopAPI(t)
+			w.Cluster.SetAPI("", "--egress-selector-config-file="+file)
+			w.Cluster.StartAPI(t)
+			for _, node := range kubeletNodes() {
+				if got := w.kubectl(t, "exec", pod(node), "-c", "main", "--", "hostname"); got != node {
+					t.Errorf("exec on %s: %q", node, got)
+				}
+				if got := w.kubectl(t, "logs", pod(node), "-c", "main", "--limit-bytes=40"); !strings.HasPrefix(got, node+" 0\n") {
+					t.Errorf("logs of %s: %q", node, got)
+				}
+			}
+			if out, err := w.Cluster.Kubectl(t, nil, "get", "--raw", "/api/v1/nodes/edge-a-1/proxy/healthz"); err == nil {
+				t.Errorf("the API server resolves node names somehow: %s", out)
+			}
+		})
+	}
+	w.Cluster.StopAPI(t)
+	w.Cluster.SetAPI(w.hosts())
+	w.Cluster.StartAPI(t)
+}

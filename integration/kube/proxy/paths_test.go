@@ -1,0 +1,307 @@
+//go:build linux
+
+package proxy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"corax/integration/kube/cluster"
+	"corax/integration/kube/mesh"
+	"corax/integration/lab"
+)
+
+const (
+	// atOnce is how long a new request may take while paths change under it.
+	atOnce = 10 * time.Second
+	// endWithin is how long a stream may stay open whose gateway node is gone: three
+	// keepalives 15 s apart, and some.
+	endWithin = 75 * time.Second
+)
+
+// counting is a kubectl logs -f of a Pod that counts: what is missing shows.
+type counting struct {
+	*running
+	node string
+	last int
+}
+
+// count starts it and waits for the first line.
+func (w *world) count(t *testing.T, node string) *counting {
+	t.Helper()
+	c := &counting{running: w.start(t, "logs", "-f", "--tail=1", pod(node), "-c", "main"), node: node}
+	c.last = c.number(t, c.line(t, 15*time.Second))
+	return c
+}
+
+func (c *counting) number(t *testing.T, line string) int {
+	t.Helper()
+	text, ok := strings.CutPrefix(line, c.node+" ")
+	n, err := strconv.Atoi(text)
+	if !ok || err != nil {
+		t.Fatalf("%s wrote %q", c.name, line)
+	}
+	return n
+}
+
+// goOn demands that the stream is alive, and that no line is missing until now.
+func (c *counting) goOn(t *testing.T) {
+	t.Helper()
+	for more := len(c.lines) + 5; more > 0; more-- {
+		n := c.number(t, c.line(t, 20*time.Second))
+		if n != c.last+1 {
+			t.Fatalf("%s: after %d came %d", c.name, c.last, n)
+		}
+		c.last = n
+	}
+}
+
+// outcome waits until the stream either goes on, for some lines more than are
+// waiting, or has ended, which must be said.
+func (c *counting) outcome(t *testing.T, within time.Duration) (alive bool) {
+	t.Helper()
+	deadline := time.After(within)
+	for more := len(c.lines) + 20; more > 0; more-- {
+		select {
+		case _, ok := <-c.lines:
+			if !ok {
+				c.failed(t, within)
+				return false
+			}
+		case <-deadline:
+			t.Errorf("%s hangs: it neither wrote nor ended within %v", c.name, within)
+			return false
+		}
+	}
+	return true
+}
+
+// failed waits for the end of the process, and demands that it says why.
+func (c *counting) failed(t *testing.T, within time.Duration) {
+	t.Helper()
+	if code := c.end(t, within); code == 0 || c.stderr() == "" {
+		t.Errorf("%s ended with code %d and says %q, as if all were well", c.name, code, c.stderr())
+		return
+	}
+	t.Logf("%s ended: %s", c.name, c.stderr())
+}
+
+// requests asks kubelets how they are until stop is called, which fails the test when
+// one of them took too long or failed.
+func (w *world) requests(t *testing.T, nodes ...string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var errs []error
+	var longest time.Duration
+	n := 0
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ; ctx.Err() == nil; n++ {
+			start := time.Now()
+			err := w.ask(ctx, nodes[n%len(nodes)], atOnce)
+			took := time.Since(start)
+			if err != nil && ctx.Err() == nil {
+				errs = append(errs, fmt.Errorf("after %v: %w", took, err))
+			}
+			longest = max(longest, took)
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+	return func() {
+		t.Helper()
+		cancel()
+		<-done
+		t.Logf("%d requests, the longest took %v", n, longest.Round(time.Millisecond))
+		if err := errors.Join(errs...); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// ask asks a kubelet how it is, over the proxy.
+func (w *world) ask(ctx context.Context, node string, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	b, err := w.raw(ctx, "/api/v1/nodes/"+node+"/proxy/healthz")
+	if err == nil && b != "ok" {
+		err = fmt.Errorf("its health is %q", b)
+	}
+	return err
+}
+
+// waitPath waits until all fronts have paths of these kinds to a peer.
+func (w *world) waitPath(t *testing.T, peer string, kinds ...string) {
+	t.Helper()
+	for _, name := range fronts() {
+		cluster.Eventually(t, time.Minute, "the path of "+name, func(ctx context.Context) error {
+			s, err := w.Agent(name).Status(ctx)
+			if err != nil {
+				return err
+			}
+			p := s.Peer(peer)
+			if p == nil {
+				return fmt.Errorf("no peer %s", peer)
+			}
+			for _, k := range kinds {
+				if p.Path.Kind == k {
+					return nil
+				}
+			}
+			return fmt.Errorf("the path to %s is %s by %v: %s", peer, p.Path.Kind, p.Path.Via, p.Path.Why)
+		})
+	}
+}
+
+// testPathChange takes UDP between an edge and the cloud away, so that all goes over
+// TLS, and gives it back, while streams run.
+func (w *world) testPathChange(t *testing.T) {
+	const node = "edge-a-1"
+	router := w.Domains[1].Router
+	var logs []*counting
+	for range 3 {
+		logs = append(logs, w.count(t, node))
+	}
+	stop := w.requests(t, node)
+	for _, change := range []struct {
+		name  string
+		do    func()
+		kinds []string
+	}{
+		{"no UDP", func() { router.Block(w.Node("cloud-gw").IP, w.Node("cloud-2").IP) }, []string{"relay", "relay-tls"}},
+		{"UDP again", func() { router.Block() }, []string{"direct"}},
+	} {
+		file := filepath.Join(t.TempDir(), "file")
+		sum := randomFile(t, file, 100<<20)
+		cp := w.start(t, "cp", "--retries=0", "-c", "main", file, pod(node)+":/tmp/copy")
+		w.waitCopied(t, node)
+		change.do()
+		select {
+		case <-cp.Done():
+			t.Fatal("the file was copied before the path changed")
+		default:
+		}
+		w.waitPath(t, node, change.kinds...)
+		if code := cp.end(t, 2*time.Minute); code != 0 {
+			t.Errorf("%s: kubectl cp ended with code %d: %s", change.name, code, cp.stderr())
+		}
+		if got := w.kubectl(t, "exec", pod(node), "-c", "main", "--", "sha256sum", "/tmp/copy"); !strings.HasPrefix(got, sum) {
+			t.Errorf("%s: the sum there is %s, not %s", change.name, got, sum)
+		}
+		for _, c := range logs {
+			c.goOn(t)
+		}
+		w.kubectl(t, "exec", pod(node), "-c", "main", "--", "rm", "/tmp/copy")
+	}
+	stop()
+}
+
+// waitCopied waits until a copy has begun to arrive.
+func (w *world) waitCopied(t *testing.T, node string) {
+	t.Helper()
+	cluster.Eventually(t, time.Minute, "the copy", func(context.Context) error {
+		out, err := w.Cluster.Kubectl(t, nil, "exec", pod(node), "-c", "main", "--", "test", "-s", "/tmp/copy")
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+		return err
+	})
+}
+
+// testGatewayDeath kills the gateway node of an edge that streams go through.
+func (w *world) testGatewayDeath(t *testing.T) {
+	const node = "edge-a-1" // active, so it is its own way in
+	logs := w.count(t, node)
+	// One that sends, too: a copy that goes on for ever.
+	copying := w.start(t, "exec", "-i", pod(node), "-c", "main", "--", "sh", "-c", "cat >/dev/null")
+	go func() { // ends when the pipe breaks
+		for block := make([]byte, 64<<10); ; {
+			if _, err := copying.in.Write(block); err != nil {
+				return
+			}
+		}
+	}()
+	other := w.count(t, "edge-b-1")
+	must(t, w.Agent(node).Kill())
+	killed := time.Now()
+	if err := w.ask(t.Context(), node, atOnce); err != nil {
+		t.Errorf("a new request, after %v: %v", time.Since(killed).Round(time.Millisecond), err)
+	} else {
+		t.Logf("a new request took another way, %v after the death", time.Since(killed).Round(time.Millisecond))
+	}
+	stop := w.requests(t, node)
+	if code := copying.end(t, endWithin); code == 0 || copying.stderr() == "" {
+		t.Errorf("the copy ended with code %d and says %q", code, copying.stderr())
+	} else {
+		t.Logf("the copy ended after %v: %s", time.Since(killed).Round(time.Second), copying.stderr())
+	}
+	if logs.outcome(t, endWithin) {
+		t.Error("logs -f goes on although its gateway node is dead")
+	}
+	t.Logf("logs -f ended after %v", time.Since(killed).Round(time.Second))
+	stop()
+	other.goOn(t)
+	must(t, w.Agent(node).Start())
+	w.waitPath(t, node, "direct", "idle")
+	w.waitProxied(t, node)
+}
+
+// testHubDeath kills one of the fronts, which is a hub of all edges.
+func (w *world) testHubDeath(t *testing.T) {
+	var logs []*counting
+	for range 4 {
+		logs = append(logs, w.count(t, "edge-a-1"), w.count(t, "edge-b-1"))
+	}
+	must(t, w.Agent("cloud-gw").Kill())
+	killed := time.Now()
+	cluster.Eventually(t, 20*time.Second, "ten requests one after the other", func(ctx context.Context) error {
+		for i := range 10 {
+			if err := w.ask(ctx, kubeletNodes()[i%3], 3*time.Second); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	t.Logf("all requests are answered %v after the death", time.Since(killed).Round(time.Millisecond))
+	alive := 0
+	for _, c := range logs {
+		if c.outcome(t, endWithin) {
+			alive++
+		}
+	}
+	t.Logf("%d of %d streams went over the other front and go on", alive, len(logs))
+	must(t, w.Agent("cloud-gw").Start())
+	for _, node := range kubeletNodes() {
+		cluster.Eventually(t, mesh.Settle, "both fronts", func(ctx context.Context) error {
+			for range 10 {
+				if err := w.ask(ctx, node, 5*time.Second); err != nil {
+					return err
+				}
+			}
+			return w.frontsServe(ctx)
+		})
+	}
+}
+
+// frontsServe reports whether the Service has both fronts.
+func (w *world) frontsServe(ctx context.Context) error {
+	for _, name := range fronts() {
+		s, err := w.Agent(name).Status(ctx)
+		if err != nil {
+			return err
+		}
+		if err := lab.Reached("edge-a-1", "edge-b-gw", "edge-c-gw")(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}

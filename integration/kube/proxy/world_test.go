@@ -1,0 +1,186 @@
+//go:build linux
+
+package proxy_test
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"corax/integration/kube/cluster"
+	"corax/integration/kube/kubelet"
+	"corax/integration/kube/mesh"
+	"corax/integration/lab"
+)
+
+// rootless is the gateway node that may do nothing on its host.
+const rootless = "edge-b-gw"
+
+// nobody is a user that owns nothing and may do nothing.
+const nobody = 65534
+
+// world is a cluster with tunnel mode off:
+//
+//	cloud     cloud-gw; cloud-1 with a kubelet; cloud-2, the control plane
+//	edge-a    edge-a-gw; edge-a-1 with a kubelet, 192.168.1.11    (behind a NAT)
+//	edge-b    edge-b-gw, rootless; edge-b-1 likewise              (behind a NAT)
+//	edge-c    edge-c-gw, alone, with a kubelet                    (behind a NAT)
+//
+// The fronts are cloud-gw and cloud-2. The API server knows the nodes by the hosts file that the agent of cloud-2 keeps.
+type world struct {
+	*mesh.World
+	kubelets map[string]*kubelet.Kubelet
+	client   *http.Client // where the control plane is
+	roots    *x509.CertPool
+}
+
+// fronts are the gateway nodes of the cloud.
+func fronts() []string { return []string{"cloud-gw", "cloud-2"} }
+
+// kubeletNodes have a kubelet each. That of edge-b-1 says nothing of WebSockets, so
+// the API server speaks SPDY to it.
+func kubeletNodes() []string { return []string{"edge-a-1", "edge-b-1", "edge-c-gw", "cloud-1"} }
+
+// newWorld builds it, with a Pod "web-NODE" for each kubelet, and waits until the
+// API server reaches every kubelet.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	cluster.Tools(t) // says so before a lab is built
+	kubelet.Need(t)
+	w := &world{kubelets: make(map[string]*kubelet.Kubelet)}
+	w.World = mesh.New(lab.ForTest(t), mesh.Options{
+		Nodes: []int{3, 2, 2, 1}, ControlNode: true, Replicas: 2,
+		Control: cluster.Options{Kubelets: true, Controllers: []string{cluster.SigningController}},
+		Agent: func(n *lab.Node, cfg *lab.AgentConfig) {
+			switch n.Name {
+			case rootless:
+				unprivileged(t, n, cfg)
+			case "cloud-2":
+				cfg.Args = append(cfg.Args, "--proxy-connect-socket", socket(n))
+			case "cloud-gw":
+				cert, key := w.Cluster.IssueServing(t, n.Name, n.IP)
+				cfg.Args = append(cfg.Args, "--proxy-connect-cert", cert, "--proxy-connect-key", key,
+					"--proxy-connect-client-ca", w.Cluster.CAFile(), "--proxy-connect-client", "egress")
+			}
+		},
+	})
+	w.StartControlPlane(t)
+	t.Cleanup(func() { w.tell(t) }) // while it still runs
+	w.Deploy(t)
+	w.patch(t, "configmap", "raven-cfg", `{"data": {"enable-l3-tunnel": "false"}}`)
+	w.AddNodes(t)
+	for _, name := range fronts() {
+		w.Cluster.Label(t, name, map[string]string{"raven.openyurt.io/gateway-node": "true"})
+	}
+	w.StartController(t, "controller")
+	w.StartAgents(t)
+	w.FollowServices(t, w.ControlNode())
+	w.client, w.roots = w.newClient(), w.readRoots(t)
+	w.serveExporters(t)
+	w.startKubelets(t)
+	w.openPorts(t)
+	for _, name := range kubeletNodes() {
+		w.kubelets[name].WaitPod(t, pod(name))
+		w.waitProxied(t, name)
+	}
+	return w
+}
+
+// unprivileged makes an agent one of nobody, without a TUN.
+func unprivileged(t *testing.T, n *lab.Node, cfg *lab.AgentConfig) {
+	t.Helper()
+	data, err := os.ReadFile(cfg.Kubeconfig)
+	must(t, err)
+	cfg.Kubeconfig = filepath.Join(n.Dir(), "kubeconfig")
+	must(t, os.WriteFile(cfg.Kubeconfig, data, 0o644))
+	must(t, os.Chmod(n.Lab().Dir(), 0o755))
+	must(t, os.Chown(n.Dir(), nobody, nobody))
+	cfg.Args = append(cfg.Args, "--datapath", "netstack")
+	cfg.Attr = syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+}
+
+// pod is the name of the Pod on a node.
+func pod(node string) string { return "web-" + node }
+
+// startKubelets starts them, each with a Pod: container "main" counts, "echo"
+// repeats what it is told.
+func (w *world) startKubelets(t *testing.T) {
+	t.Helper()
+	var configs []kubelet.Config
+	for _, name := range kubeletNodes() {
+		configs = append(configs, kubelet.Config{Cluster: w.Cluster, Node: w.Node(name), SPDY: name == "edge-b-1"})
+	}
+	for i, k := range kubelet.Start(t, configs...) {
+		name := kubeletNodes()[i]
+		w.kubelets[name] = k
+		count := fmt.Sprintf("i=0; while :; do echo %s $i; i=$((i+1)); sleep 0.1; done", name)
+		k.Pod(t, pod(name), kubelet.Container{Name: "main", Command: []string{"sh", "-c", count}},
+			kubelet.Container{Name: "echo", Command: []string{"cat"}, Stdin: true})
+	}
+}
+
+// openPorts lists what Prometheus and others read besides the kubelet.
+func (w *world) openPorts(t *testing.T) {
+	t.Helper()
+	for _, d := range w.Domains {
+		cluster.Eventually(t, time.Minute, "gateway "+d.Name, func(ctx context.Context) error {
+			_, err := w.Gateway(ctx, d.Name)
+			return err
+		})
+		w.patch(t, "gateway", d.Name, `{"spec": {"proxyConfig": {"proxyHTTPPort": "10255,9100,9445"}}}`)
+	}
+}
+
+// patch changes an object of kube-system, or of none, by a merge patch.
+func (w *world) patch(t *testing.T, kind, name, patch string) {
+	t.Helper()
+	if out, err := w.Cluster.Kubectl(t, nil, "-n", "kube-system", "patch", kind, name, "--type=merge", "-p", patch); err != nil {
+		t.Fatalf("kubectl patch %s %s: %v: %s", kind, name, err, out)
+	}
+}
+
+// waitProxied waits until the API server reaches a kubelet.
+func (w *world) waitProxied(t *testing.T, node string) {
+	t.Helper()
+	cluster.Eventually(t, mesh.Settle, "the way to "+node, func(ctx context.Context) error { return w.ask(ctx, node, 5*time.Second) })
+}
+
+// hosts is the file that the agent of the control plane's node keeps.
+func (w *world) hosts() string { return filepath.Join(w.ControlNode().Dir(), "state", "hosts") }
+
+// tell logs, of a failed test, what the cluster and each agent say.
+func (w *world) tell(t *testing.T) {
+	if !t.Failed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	out, _ := w.Cluster.Kubectl(t, nil, "get", "gateways,leases,nodes,pods,services,endpointslices,csr", "-A", "-o", "wide", "--request-timeout=5s")
+	t.Logf("kubectl get:\n%s", out)
+	hosts, _ := os.ReadFile(w.hosts())
+	t.Logf("hosts:\n%s", hosts)
+	for _, a := range w.Agents() {
+		out, _ := a.Command(ctx, "status", "-o", "wide") // exit code 1: a peer is away
+		t.Logf("corax status of %s:\n%s", a.Host.Name, out)
+	}
+	for name, k := range w.kubelets {
+		b, _ := os.ReadFile(filepath.Join(k.Dir(), "kubelet.log"))
+		lines := strings.Split(string(b), "\n")
+		t.Logf("kubelet of %s:\n%s", name, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+	}
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
