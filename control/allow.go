@@ -9,12 +9,12 @@ import (
 
 // planAllow turns the allow list into what this node's sockets must know, when
 // it is a hub. An edge is sent to by whom it has called, and needs none.
-func (p *planner) planAllow(list []netip.Prefix) {
-	if len(list) == 0 || !p.cfg.Self.Hub {
+func (p *planner) planAllow(s Snapshot) {
+	if len(s.AllowSources) == 0 && !s.AllowClosed || !p.cfg.Self.Hub {
 		return
 	}
 	a := &dataplane.Allow{
-		Sources: sortPrefixes(slices.Clone(list)),
+		Sources: sortPrefixes(slices.Clone(s.AllowSources)),
 		Always:  []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 	}
 	add := func(x netip.Addr) {

@@ -115,7 +115,9 @@ func parseLocal(t *testing.T, node, facts string, s control.Snapshot, names *key
 		case "proxy":
 			s.EnableProxy = value == "on"
 		case "allow":
-			s.AllowSources, _, err = control.ParseAllowList(value)
+			if s.AllowClosed = value == "closed"; !s.AllowClosed {
+				s.AllowSources, _, err = control.ParseAllowList(value)
+			}
 		case "heard":
 			l.Heard = map[key.Public]time.Time{names.key(value): time.Unix(1, 0)}
 		case "claim":

@@ -98,7 +98,7 @@ func Plan(s Snapshot, l Local) Desired {
 	p.planForbidden()
 	p.planVTEPs()
 	p.planRoutes()
-	p.planAllow(s.AllowSources)
+	p.planAllow(s)
 	p.sort()
 	listed, next := p.listedKeys()
 	return Desired{

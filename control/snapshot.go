@@ -19,6 +19,9 @@ type Snapshot struct {
 	// packets from; node addresses of its own domain and published addresses of
 	// exposed Gateways are always taken.
 	AllowSources []netip.Prefix
+	// AllowClosed says that there should be such a list and it cannot be read: only
+	// what is always taken is then, and AllowSources is empty.
+	AllowClosed bool
 	// Problems are sorted, without repetitions ([SortProblems]).
 	Problems []Problem
 }

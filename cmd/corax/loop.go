@@ -451,7 +451,7 @@ func (a *agent) switched(s control.Snapshot) control.Snapshot {
 		s.EnableProxy = *a.cfg.Proxy
 	}
 	if len(a.cfg.Allow) > 0 {
-		s.AllowSources = a.cfg.Allow
+		s.AllowSources, s.AllowClosed = a.cfg.Allow, false
 	}
 	return s
 }

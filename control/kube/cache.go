@@ -27,6 +27,7 @@ type known struct {
 	Saved    time.Time         `json:"saved"`
 	Settings settings          `json:"settings,omitempty"`
 	Allow    []netip.Prefix    `json:"allow,omitempty"` // in force, whatever Settings says
+	Closed   bool              `json:"closed,omitempty"`
 	Gateways []v1beta1.Gateway `json:"gateways"`
 }
 

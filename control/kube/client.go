@@ -251,7 +251,9 @@ func (c *Client) tell() bool {
 	}
 	c.publisher.gateways.put(listing(gateways, c.cfg.Node))
 	c.keeper.gateways.put(listing(gateways, c.cfg.Node))
-	s := snapshot(c.cfg, gateways, problems, cfg, c.last.AllowSources)
+	before := allowOf(c.last)
+	before.closed = before.closed || !c.begun
+	s := snapshot(c.cfg, gateways, problems, cfg, before)
 	c.link.live()
 	if c.begun && s.Equal(c.last) {
 		return false
@@ -281,13 +283,13 @@ func (c *Client) recall() {
 	gateways, problems := k.gateways()
 	c.settings.assume(k.Settings)
 	c.link.recalled(k.Saved)
-	c.hand(snapshot(c.cfg, gateways, problems, k.Settings, k.Allow))
+	c.hand(snapshot(c.cfg, gateways, problems, k.Settings, allowed{k.Allow, k.Closed}))
 }
 
 // keep writes what is known to disk.
 func (c *Client) keep() {
 	cfg, _ := c.settings.get()
-	err := c.cache.save(known{Saved: time.Now(), Settings: cfg, Allow: c.last.AllowSources, Gateways: c.last.Gateways})
+	err := c.cache.save(known{Saved: time.Now(), Settings: cfg, Allow: c.last.AllowSources, Closed: c.last.AllowClosed, Gateways: c.last.Gateways})
 	if err != nil {
 		c.log.Warn("what is known of the cluster cannot be kept on disk", "err", err)
 	}

@@ -267,6 +267,34 @@ func TestSurvivesTheAPIServer(t *testing.T) {
 	}
 }
 
+// TestBadAllowListAtFirst: it opens nothing, also after a restart, until it is
+// mended.
+func TestBadAllowListAtFirst(t *testing.T) {
+	f := newFakeAPI(t)
+	f.put(gatewaysPath, "a", domainA)
+	f.put(settingsPath, settingsName, configMap(keyAllow, "100.64.0.0/10,x"))
+	dir := t.TempDir()
+	inDir := func(c *Config) { c.StateDir = dir }
+	for _, what := range []string{"first start", "restart"} {
+		r := run(t, f, inDir)
+		s := r.next(what, some)
+		if !s.AllowClosed || len(s.AllowSources) != 0 {
+			t.Errorf("%s: closed %v, %v", what, s.AllowClosed, s.AllowSources)
+		}
+		if len(s.Problems) != 1 || !strings.Contains(s.Problems[0].Message, "no list was in force before") {
+			t.Errorf("%s: problems %v", what, s.Problems)
+		}
+		r.stop()
+	}
+	r := run(t, f, inDir)
+	f.put(settingsPath, settingsName, configMap(keyAllow, "100.64.0.0/10"))
+	r.next("the mended list", func(s control.Snapshot) bool { return !s.AllowClosed && len(s.AllowSources) == 1 })
+	f.put(settingsPath, settingsName, configMap(keyAllow, "x"))
+	r.next("the one before", func(s control.Snapshot) bool {
+		return len(s.Problems) == 1 && !s.AllowClosed && len(s.AllowSources) == 1
+	})
+}
+
 func TestNothingIsToldWithoutKnowledge(t *testing.T) {
 	f := newFakeAPI(t)
 	f.stop()

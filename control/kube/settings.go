@@ -28,14 +28,24 @@ type settings map[string]string
 // switches is what settings say.
 type switches struct {
 	tunnel, proxy bool
-	allow         []netip.Prefix
+	allow         allowed
 	problems      []control.Problem
 }
 
+// allowed is the allow list in force.
+type allowed struct {
+	list   []netip.Prefix // empty: there is none
+	closed bool           // there should be one, and it cannot be read
+}
+
+// allowOf returns the list that is in force by a snapshot.
+func allowOf(s control.Snapshot) allowed { return allowed{s.AllowSources, s.AllowClosed} }
+
 // parse reads the settings. A bad value is a problem: a switch is then as if it
-// were not there, and of an allow list that is refused the one before, allow,
-// stays in force.
-func (s settings) parse(cfg Config, allow []netip.Prefix) switches {
+// were not there, and of an allow list that is refused the one before stays in
+// force. Before the first one that is closed: whoever wants a list does not want
+// everybody.
+func (s settings) parse(cfg Config, before allowed) switches {
 	var sw switches
 	problem := func(key, format string, args ...any) {
 		sw.problems = append(sw.problems, control.Problem{
@@ -58,10 +68,15 @@ func (s settings) parse(cfg Config, allow []netip.Prefix) switches {
 	sw.tunnel = read(keyTunnel, cfg.EnableTunnel)
 	sw.proxy = read(keyProxy, cfg.EnableProxy)
 	list, warnings, err := control.ParseAllowList(s[keyAllow])
-	sw.allow = list
-	if err != nil {
-		sw.allow = allow
-		problem(keyAllow, "%v (the list before stays in force: %d entries)", err, len(allow))
+	sw.allow = allowed{list: list}
+	switch {
+	case err == nil:
+	case before.closed:
+		sw.allow = before
+		problem(keyAllow, "%v (no list was in force before: only the domain of a hub and published addresses of exposed gateways are let in)", err)
+	default:
+		sw.allow = before
+		problem(keyAllow, "%v (the list before stays in force: %d entries)", err, len(before.list))
 	}
 	for _, w := range warnings {
 		problem(keyAllow, "%s", w)

@@ -12,13 +12,16 @@ import (
 
 func TestSettings(t *testing.T) {
 	before := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	first := allowed{closed: true} // nothing was known before
 	list := []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.2.0/24")}
 	for _, tt := range []struct {
 		name          string
 		data          settings
 		otherwise     bool // what counts for a switch that is not there
 		tunnel, proxy bool
+		before        allowed
 		allow         []netip.Prefix
+		closed        bool
 		problems      []string // fields
 	}{
 		{name: "nothing, standalone", otherwise: true, tunnel: true, proxy: true},
@@ -28,17 +31,24 @@ func TestSettings(t *testing.T) {
 		{name: "one", data: settings{keyTunnel: " True "}, tunnel: true},
 		{name: "no word", data: settings{keyTunnel: "yes"}, otherwise: true, tunnel: true, proxy: true, problems: []string{keyTunnel}},
 		{name: "a list", data: settings{keyAllow: "192.0.2.0/24, 100.64.0.0/10"}, allow: list},
-		{name: "a bad list keeps the one before", data: settings{keyAllow: "192.0.2.0/24,x"}, allow: before, problems: []string{keyAllow}},
+		{name: "a bad list keeps the one before", data: settings{keyAllow: "192.0.2.0/24,x"}, before: allowed{list: before}, allow: before, problems: []string{keyAllow}},
+		{name: "a bad list at first", data: settings{keyAllow: "192.0.2.0/24,x"}, before: first, closed: true, problems: []string{keyAllow}},
+		{name: "a bad list where there was none", data: settings{keyAllow: "x"}, problems: []string{keyAllow}},
+		{name: "a good list at first", data: settings{keyAllow: "192.0.2.0/24, 100.64.0.0/10"}, before: first, allow: list},
+		{name: "no list at first", before: first},
 		{name: "a list without the balancer's", data: settings{keyAllow: "192.0.2.0/24"}, allow: list[1:], problems: []string{keyAllow}},
 		{name: "an empty list ends the one before", data: settings{keyAllow: ""}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := tt.data.parse(Config{EnableTunnel: tt.otherwise, EnableProxy: tt.otherwise}, before)
+			got := tt.data.parse(Config{EnableTunnel: tt.otherwise, EnableProxy: tt.otherwise}, tt.before)
 			if got.tunnel != tt.tunnel || got.proxy != tt.proxy {
 				t.Errorf("tunnel %v, proxy %v, want %v, %v", got.tunnel, got.proxy, tt.tunnel, tt.proxy)
 			}
-			if d := cmp.Diff(tt.allow, got.allow, cmpopts.EquateComparable(netip.Prefix{})); d != "" {
+			if d := cmp.Diff(tt.allow, got.allow.list, cmpopts.EquateComparable(netip.Prefix{})); d != "" {
 				t.Errorf("allow list: %s", d)
+			}
+			if got.allow.closed != tt.closed {
+				t.Errorf("closed %v", got.allow.closed)
 			}
 			var fields []string
 			for _, p := range got.problems {

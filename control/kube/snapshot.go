@@ -2,7 +2,6 @@ package kube
 
 import (
 	"log/slog"
-	"net/netip"
 	"slices"
 
 	"corax/control"
@@ -10,14 +9,15 @@ import (
 )
 
 // snapshot puts together what is known. gateways are sorted by name, and allow is
-// the allow list in force.
-func snapshot(cfg Config, gateways []v1beta1.Gateway, problems []control.Problem, raw settings, allow []netip.Prefix) control.Snapshot {
+// the allow list in force before.
+func snapshot(cfg Config, gateways []v1beta1.Gateway, problems []control.Problem, raw settings, allow allowed) control.Snapshot {
 	sw := raw.parse(cfg, allow)
 	return control.Snapshot{
 		Gateways:     gateways,
 		EnableTunnel: sw.tunnel,
 		EnableProxy:  sw.proxy,
-		AllowSources: sw.allow,
+		AllowSources: sw.allow.list,
+		AllowClosed:  sw.allow.closed,
 		Problems:     control.SortProblems(slices.Concat(problems, sw.problems)),
 	}
 }
