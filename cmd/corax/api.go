@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"corax/dataplane"
+	"corax/proxy"
 )
 
 // agentAPI is what the local API and the listeners ask of the agent. All funcs
@@ -29,6 +30,13 @@ type agentAPI struct {
 	// Netcheck looks at the network around this node, for maxNetcheck at most.
 	// Nil: not available.
 	Netcheck func(ctx context.Context) (Netcheck, error)
+	// Streams are those of proxy mode that are open. Nil: not available.
+	Streams func() ProxyStreams
+	// Probe dials a port of a node as a front does. Nil: not available.
+	Probe func(ctx context.Context, node string, port uint16) ProxyProbe
+	// Proxied are the counters of proxy mode that have more than a reason. Nil: there
+	// are none.
+	Proxied func() proxy.Counts
 	// Ready reports whether the agent does its work, and if not, why.
 	Ready    func() (bool, []string)
 	Counters func() []dataplane.Counter

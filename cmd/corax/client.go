@@ -62,6 +62,18 @@ func (c *client) Netcheck(ctx context.Context) (n Netcheck, err error) {
 	return n, err
 }
 
+// Streams asks for the streams of proxy mode.
+func (c *client) Streams(ctx context.Context) (s ProxyStreams, err error) {
+	err = c.document(ctx, "proxy", nil, &s)
+	return s, err
+}
+
+// Probe has the agent dial a port of a node as a front does.
+func (c *client) Probe(ctx context.Context, node string, port uint16) (p ProxyProbe, err error) {
+	err = c.document(ctx, "proxy/probe", url.Values{"node": {node}, "port": {strconv.Itoa(int(port))}}, &p)
+	return p, err
+}
+
 // document asks for one JSON document.
 func (c *client) document(ctx context.Context, name string, query url.Values, into any) error {
 	body, err := c.get(ctx, "/v1/"+name, query)

@@ -15,6 +15,7 @@ import (
 	"corax/dataplane/hostnet"
 	"corax/dataplane/key"
 	"corax/nat/path"
+	"corax/proxy/front"
 )
 
 // source is where the Gateway objects come from.
@@ -45,6 +46,10 @@ type cluster interface {
 	Publish(e entry)
 	// Carry has this node's Lease say whether it can carry traffic, and why not.
 	Carry(ok bool, why string)
+	// Front says whether this node is a front of the proxy.
+	Front(on bool)
+	// Fronting fills in what a front needs of the cluster.
+	Fronting(*front.Config)
 	// Server is the address of the API server; zero while that is not known.
 	Server() netip.Addr
 	// Connected reports whether the API server is there, and since when.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 
@@ -14,3 +15,7 @@ func newCluster(agentConfig, *slog.Logger, inbox) (cluster, error) {
 }
 
 func clusterCommands() []*cobra.Command { return nil }
+
+func survey(context.Context, string, string) (surveyed, error) {
+	return surveyed{}, errors.New("this program was built without Kubernetes")
+}

@@ -24,6 +24,9 @@ type Status struct {
 	AllowSources []netip.Prefix `json:"allowSources"`
 	Problems     []string       `json:"problems"`
 	Peers        []Peer         `json:"peers"`
+	// Proxy is proxy mode on this node; absent while it is off, or has nothing to do
+	// here.
+	Proxy *ProxyStatus `json:"proxy,omitempty"`
 	// Counters holds the drop counters that are not zero, as name or
 	// name{reason}.
 	Counters map[string]uint64 `json:"counters"`

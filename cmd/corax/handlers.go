@@ -29,6 +29,8 @@ func (l *local) api() http.Handler {
 	mux.HandleFunc("GET /v1/ping", l.servePing)
 	mux.HandleFunc("GET /v1/paths", l.servePaths)
 	mux.HandleFunc("GET /v1/netcheck", l.serveNetcheck)
+	mux.HandleFunc("GET /v1/proxy", l.serveStreams)
+	mux.HandleFunc("GET /v1/proxy/probe", l.serveProbe)
 	return ownerOnly(mux)
 }
 
@@ -111,6 +113,29 @@ func (l *local) serveNetcheck(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeJSON(w, http.StatusOK, n.complete())
 	}
+}
+
+func (l *local) serveStreams(w http.ResponseWriter, _ *http.Request) {
+	if l.agent.Streams == nil {
+		writeJSON(w, http.StatusNotImplemented, apiError{"not available in this agent"})
+		return
+	}
+	writeJSON(w, http.StatusOK, l.agent.Streams().complete())
+}
+
+func (l *local) serveProbe(w http.ResponseWriter, r *http.Request) {
+	if l.agent.Probe == nil {
+		writeJSON(w, http.StatusNotImplemented, apiError{"not available in this agent"})
+		return
+	}
+	port, err := strconv.ParseUint(r.FormValue("port"), 10, 16)
+	if err != nil || port == 0 || r.FormValue("node") == "" {
+		writeJSON(w, http.StatusBadRequest, apiError{"node or port is missing or wrong"})
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), maxProbe)
+	defer cancel()
+	writeJSON(w, http.StatusOK, l.agent.Probe(ctx, r.FormValue("node"), uint16(port)).complete())
 }
 
 // health returns the handler of the health listener.

@@ -38,7 +38,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(newAgentCommand(), newKeyCommand(), newStatusCommand(), newPingCommand(),
-		newPathsCommand(), newNetcheckCommand(), newVersionCommand())
+		newPathsCommand(), newNetcheckCommand(), newProxyCommand(), newDoctorCommand(), newVersionCommand())
 	root.AddCommand(clusterCommands()...)
 	return root
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"corax/dataplane"
+	"corax/proxy"
 )
 
 // metrics returns the handler of the metrics listener. It writes the text format
@@ -17,7 +18,7 @@ import (
 func (l *local) metrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
-		agentCollector{status: l.status, counters: l.agent.Counters},
+		agentCollector{status: l.status, counters: l.agent.Counters, proxied: l.agent.Proxied},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -53,6 +54,7 @@ func serveMetrics(w http.ResponseWriter, g prometheus.Gatherer) {
 type agentCollector struct {
 	status   func() Status
 	counters func() []dataplane.Counter
+	proxied  func() proxy.Counts // nil: none
 }
 
 var _ prometheus.Collector = agentCollector{}
@@ -63,6 +65,9 @@ func (agentCollector) Describe(chan<- *prometheus.Desc) {}
 // Collect sends the present values.
 func (c agentCollector) Collect(out chan<- prometheus.Metric) {
 	c.collectCounters(out)
+	if c.proxied != nil {
+		collectProxy(out, c.proxied())
+	}
 	s := c.status()
 	out <- gauge("build_info", "Constant 1, with the version as label.", 1, []string{"version"}, s.Version)
 	out <- gauge("role_info", "Constant 1, with role and datapath of the node as labels.", 1,
@@ -103,6 +108,12 @@ func counterHelp(name string) string {
 		return "Whether a claim, and not the Gateway object, says who carries this node's domain."
 	case "nat_path_changes_total":
 		return "Changes of paths to peers, by their cause."
+	case "proxy_streams":
+		return "Streams of proxy mode that are open."
+	case "proxy_stalls_total":
+		return "Streams with an end that took nothing for ten seconds."
+	case "proxy_refused_total":
+		return "Requests of proxy mode that were not served, by reason."
 	case "kube_connected":
 		return "Whether the API server answered last."
 	}
@@ -134,6 +145,27 @@ func (c agentCollector) collectCounters(out chan<- prometheus.Metric) {
 			labels, values = []string{"reason"}, []string{id.reason}
 		}
 		out <- metric(id.name, counterHelp(id.name), kind, sum, labels, values)
+	}
+}
+
+// collectProxy sends what proxy mode counts by front, direction and stage.
+func collectProxy(out chan<- prometheus.Metric, c proxy.Counts) {
+	count := func(name, help, label, value string, n float64) {
+		out <- metric(name, help, prometheus.CounterValue, n, []string{label}, []string{value})
+	}
+	for f, n := range c.Requests {
+		count("proxy_requests_total", "Requests of proxy mode, by the front that took them; edge: streams for this domain.", "front", f, float64(n))
+	}
+	const bytes = "Bytes of proxy mode: up to nodes, down from them."
+	count("proxy_bytes_total", bytes, "direction", "up", float64(c.Up))
+	count("proxy_bytes_total", bytes, "direction", "down", float64(c.Down))
+	for s, l := range c.Stages {
+		desc := prometheus.NewDesc("corax_proxy_stage_seconds", "Time that requests of proxy mode took, by stage.", []string{"stage"}, nil)
+		m, err := prometheus.NewConstSummary(desc, l.Count, l.Sum.Seconds(), nil, string(s))
+		if err != nil {
+			m = prometheus.NewInvalidMetric(desc, err)
+		}
+		out <- m
 	}
 }
 

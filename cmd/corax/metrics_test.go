@@ -4,11 +4,13 @@ package main
 
 import (
 	"net"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
@@ -20,6 +22,7 @@ import (
 	"corax/dataplane/vxlan"
 	"corax/dataplane/wg"
 	"corax/nat"
+	"corax/proxy"
 )
 
 // partCounters are the counters of the parts that an agent is made of.
@@ -75,7 +78,10 @@ func partCounters(t *testing.T) []dataplane.Counter {
 func TestMetricsLint(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	counters := partCounters(t)
-	registry.MustRegister(agentCollector{status: sampleStatus, counters: func() []dataplane.Counter { return counters }})
+	registry.MustRegister(agentCollector{
+		status: sampleStatus, counters: func() []dataplane.Counter { return counters },
+		proxied: func() proxy.Counts { return sampleCounts() },
+	})
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +96,8 @@ func TestMetricsLint(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	allowed := map[string]bool{"gateway": true, "node": true, "kind": true, "reason": true, "role": true, "datapath": true, "version": true}
+	allowed := map[string]bool{"gateway": true, "node": true, "kind": true, "reason": true, "role": true, "datapath": true, "version": true,
+		"front": true, "direction": true, "stage": true}
 	for _, f := range families {
 		if !strings.HasPrefix(f.GetName(), "corax_") {
 			t.Errorf("%s is not ours", f.GetName())
@@ -104,6 +111,32 @@ func TestMetricsLint(t *testing.T) {
 		}
 		if n := len(f.GetMetric()); n > 100 {
 			t.Errorf("%s has %d series", f.GetName(), n)
+		}
+	}
+}
+
+// sampleCounts has something of everything that proxy mode counts.
+func sampleCounts() proxy.Counts {
+	c := new(proxy.Counters)
+	c.Request("tls")
+	c.Request("edge")
+	c.Up.Add(5)
+	c.Took(proxy.StagePath, time.Second)
+	return c.Snapshot()
+}
+
+// TestProxyMetrics: what has no place in a plain counter is there all the same.
+func TestProxyMetrics(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(agentCollector{status: sampleStatus, counters: func() []dataplane.Counter { return nil }, proxied: sampleCounts})
+	w := httptest.NewRecorder()
+	serveMetrics(w, registry)
+	for _, want := range []string{
+		`corax_proxy_requests_total{front="tls"} 1`, `corax_proxy_requests_total{front="edge"} 1`, `corax_proxy_bytes_total{direction="up"} 5`,
+		`corax_proxy_bytes_total{direction="down"} 0`, `corax_proxy_stage_seconds_sum{stage="path"} 1`, `corax_proxy_stage_seconds_count{stage="path"} 1`,
+	} {
+		if !strings.Contains(w.Body.String(), want+"\n") {
+			t.Errorf("lacks %q", want)
 		}
 	}
 }

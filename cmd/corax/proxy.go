@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 
 	"corax/control"
 	"corax/dataplane"
 	"corax/proxy"
 	"corax/proxy/channel"
 	"corax/proxy/edge"
+	"corax/proxy/front"
 	"corax/proxy/splice"
 )
 
@@ -18,6 +21,14 @@ type proxyMode struct {
 	counters *proxy.Counters
 	pool     *splice.Pool
 	channel  *channel.Channel
+	front    *front.Front // listens while this node is a front
+
+	names   func(host string) (node string, ok bool) // Hostname addresses; nil: none are known
+	nodeCAs func() *x509.CertPool                    // that verify nodes; nil: none
+
+	// What the front reads of files; nil: nothing.
+	kubeletCA, connectCA *pemFiles[*x509.CertPool]
+	connectCert          *pemFiles[*tls.Certificate]
 
 	edge *running[*edge.Server] // nil while this node serves no streams
 }
@@ -28,7 +39,10 @@ func (a *agent) buildProxy() error {
 	var err error
 	p.channel, err = channel.New(channel.Config{Overlay: a.stack.DialTCP, Counters: p.counters})
 	a.proxy = p
-	return err
+	if err != nil {
+		return err
+	}
+	return a.buildFront()
 }
 
 // applyProxy brings proxy mode to the plan, and returns what is in the way. Open
@@ -39,6 +53,7 @@ func (a *agent) applyProxy(ctx context.Context, plan control.Proxy) []string {
 		problems = append(problems, p.String())
 	}
 	a.proxy.channel.Apply(plan.Nodes)
+	problems = append(problems, a.applyFront(plan)...)
 	if err := a.applyEdge(ctx, plan); err != nil {
 		a.loop.retry = true
 		problems = append(problems, err.Error())

@@ -43,6 +43,7 @@ func (a *agent) status() Status {
 	if !v.have {
 		s.Problems = append([]string{"the Gateway objects have not been read yet"}, a.clusterProblems()...)
 	}
+	s.Proxy = a.proxyStatus(v)
 	now := time.Now()
 	s.Peers = append(a.carriers(v, now), a.peers(v, now)...)
 	for _, c := range a.counters() {
@@ -300,6 +301,7 @@ func (a *agent) ready() (bool, []string) {
 	if v.plan.Config.Self.Tunnel && v.tunnel == nil {
 		why = append(why, "the tunnel port is not open")
 	}
+	why = append(why, a.frontReady(v)...)
 	return len(why) == 0, why
 }
 

@@ -85,6 +85,9 @@ func writeSelf(b *strings.Builder, s Status) {
 	if n := len(s.AllowSources); n > 0 {
 		rows = append(rows, []string{"allow list", fmt.Sprintf("in force: %d sources, this domain, and exposed gateways", n)})
 	}
+	if p := s.Proxy; p != nil {
+		rows = append(rows, []string{"proxy", proxyText(*p)})
+	}
 	writeRows(b, append(rows, []string{"peers", peersText(s.Peers)}))
 }
 

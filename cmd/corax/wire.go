@@ -19,6 +19,7 @@ import (
 	"corax/dataplane/key"
 	"corax/dataplane/netstack"
 	"corax/dataplane/vxlan"
+	"corax/proxy"
 )
 
 // agent is one running agent: the parts that live as long as it does, and the
@@ -92,6 +93,7 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	}
 	api, err := newLocal(cfg, agentAPI{
 		Status: a.status, Ping: a.pingTarget, Paths: a.paths, Netcheck: a.netcheck, Ready: a.ready, Counters: a.counters,
+		Streams: a.streams, Probe: a.probe, Proxied: func() proxy.Counts { return a.proxy.counters.Snapshot() },
 	}, log)
 	if err != nil {
 		return err
@@ -135,6 +137,7 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	g.Go(func() error { return shrink(ctx) })
 	g.Go(func() error { return a.hello.Run(ctx) })
 	g.Go(func() error { return a.domain.Run(ctx) })
+	g.Go(func() error { return a.proxy.front.Run(ctx) })
 	g.Go(func() error { return source.Run(ctx) })
 	g.Go(func() error { return api.Run(ctx) })
 	g.Go(func() error { return a.control(ctx) })

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// doctorQuestion is what the doctor is asked.
+type doctorQuestion struct {
+	Node       string
+	Port       uint16
+	Kubeconfig string
+}
+
+// newDoctorCommand makes the command.
+func newDoctorCommand() *cobra.Command {
+	q := doctorQuestion{}
+	var portText string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check how a node is reached by its name, from here",
+		Long: `Check every step by which an API server, metrics-server or Prometheus that runs where
+this is started reaches a node by name: the objects (with --kubeconfig), the name, the
+Service, the front, and, on a front, the path, the edge and the node. Each step that
+fails has its cause and what mends it.
+
+Run it on a node of the control plane to check what its API server would see, and on a
+front to check the way on. Without --node only this node's own part is checked.
+
+Exit codes: 0 no step failed, 1 one did, 3 wrong usage.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&q.Node, "node", "", "`NAME` of the node, or its Hostname address")
+	cmd.Flags().StringVar(&portText, "port", "10250", "`PORT` of the node")
+	cmd.Flags().StringVar(&q.Kubeconfig, "kubeconfig", "", "`FILE` of somebody who may read nodes, gateways, and kube-system's ConfigMaps, Services and EndpointSlices")
+	form := outputFlag(cmd, outputTable, outputJSON, outputYAML)
+	socket := socketFlag(cmd)
+	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) error {
+		out, err := form()
+		if err != nil {
+			return err
+		}
+		if err := port(&q.Port)(portText); err != nil {
+			return &exitError{exitUsage, fmt.Errorf("doctor: --port: %w", err), ""}
+		}
+		c := newClient(*socket)
+		defer c.Close()
+		d := doctor{question: q, agent: c, resolve: net.DefaultResolver.LookupHost, knock: knock, survey: survey}
+		report := d.examine(cmd.Context())
+		if err := writeReport(cmd.OutOrStdout(), out, report); err != nil {
+			return fmt.Errorf("doctor: %w", err)
+		}
+		if report.failed() {
+			return &exitError{code: exitFailed}
+		}
+		return nil
+	})
+	return cmd
+}
+
+// verdict is what became of a check.
+type verdict string
+
+// The verdicts.
+const (
+	checkOK   verdict = "ok"
+	checkFail verdict = "fail"
+	checkWarn verdict = "warn" // it works, and something is not as it should be
+	checkSkip verdict = "skip" // it cannot be told from here
+)
+
+// DoctorReport is what the doctor found: `corax doctor -o json`. Its JSON keys are
+// stable.
+type DoctorReport struct {
+	Node   string        `json:"node"`
+	Port   uint16        `json:"port"`
+	Checks []DoctorCheck `json:"checks"`
+}
+
+// DoctorCheck is one step.
+type DoctorCheck struct {
+	Step    string  `json:"step"` // agent, objects, name, service, front, path, edge or node
+	Verdict verdict `json:"verdict"`
+	Found   string  `json:"found"` // what is so, or what failed
+	Cause   string  `json:"cause"` // empty unless it failed, or warns
+	Fix     string  `json:"fix"`
+}
+
+func (r *DoctorReport) add(step string, v verdict, found, cause, fix string) {
+	r.Checks = append(r.Checks, DoctorCheck{step, v, found, cause, fix})
+}
+
+func (r *DoctorReport) failed() bool {
+	for _, c := range r.Checks {
+		if c.Verdict == checkFail {
+			return true
+		}
+	}
+	return false
+}
+
+func writeReport(w io.Writer, out output, r DoctorReport) error {
+	return out.write(w, r, func() string {
+		var b strings.Builder
+		for _, c := range r.Checks {
+			fmt.Fprintf(&b, "%-4s  %-8s %s\n", c.Verdict, c.Step, dash(c.Found))
+			for _, line := range []struct{ title, text string }{{"cause", c.Cause}, {"fix", c.Fix}} {
+				if line.text != "" {
+					fmt.Fprintf(&b, "      %-8s %s\n", line.title+":", oneLine(line.text))
+				}
+			}
+		}
+		return b.String()
+	})
+}
+
+// doctor examines; its funcs are how it looks at the world.
+type doctor struct {
+	question doctorQuestion
+	agent    interface {
+		Status(ctx context.Context) (Status, error)
+		Probe(ctx context.Context, node string, port uint16) (ProxyProbe, error)
+	}
+	resolve func(ctx context.Context, host string) ([]string, error)
+	knock   func(ctx context.Context, address, name string) knocked
+	survey  func(ctx context.Context, kubeconfig, node string) (surveyed, error)
+}
+
+// stepTimeout bounds each step but the agent's probe, which has a bound of its own.
+const stepTimeout = 10 * time.Second
+
+// examine makes every check that can be made from here.
+func (d *doctor) examine(ctx context.Context) DoctorReport {
+	r := DoctorReport{Node: d.question.Node, Port: d.question.Port}
+	status := d.examineAgent(ctx, &r)
+	if d.question.Node == "" {
+		return r
+	}
+	seen := d.examineObjects(ctx, &r)
+	addr, ok := d.examineName(ctx, &r, seen)
+	if ok {
+		d.examineFront(ctx, &r, addr, cmp.Or(seen.host(), d.question.Node))
+	}
+	d.examineWay(ctx, &r, status)
+	return r
+}
+
+// stepped runs f for a step's time at most.
+func stepped[T any](ctx context.Context, d time.Duration, f func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return f(ctx)
+}
