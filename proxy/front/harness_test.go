@@ -26,16 +26,14 @@ import (
 
 // nodes is a dialer whose nodes listen on loopback.
 type nodes struct {
-	mu     sync.Mutex
-	at     map[proxy.Target]string
-	dialed []proxy.Target
-	err    error
-	hold   chan struct{} // not nil: dials wait for it
+	mu   sync.Mutex
+	at   map[proxy.Target]string
+	err  error
+	hold chan struct{} // not nil: dials wait for it
 }
 
 func (n *nodes) Dial(ctx context.Context, t proxy.Target) (net.Conn, error) {
 	n.mu.Lock()
-	n.dialed = append(n.dialed, t)
 	addr, err, hold := n.at[t], n.err, n.hold
 	n.mu.Unlock()
 	if hold != nil {
@@ -63,12 +61,6 @@ func (n *nodes) set(t proxy.Target, addr string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.at[t] = addr
-}
-
-func (n *nodes) asked() []proxy.Target {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return append([]proxy.Target(nil), n.dialed...)
 }
 
 // syncBuffer takes log lines.
