@@ -169,9 +169,7 @@ func (a *Agent) keepSockets() {
 	if a.filter != nil {
 		all = append(all, a.filter.socket)
 	}
-	for _, h := range a.helping {
-		all = append(all, h)
-	}
+	all = append(all, a.helping...)
 	a.tun().CloseSockets(all...)
 }
 
