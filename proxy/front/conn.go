@@ -74,6 +74,7 @@ func answer(c net.Conn, version string, err error) {
 func answerLine(c net.Conn, version string, r *proxy.Refusal) {
 	status := r.Code.HTTPStatus()
 	body := line(r)
+	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 	_, _ = fmt.Fprintf(c, "%s %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		version, status, http.StatusText(status), len(body), body)
 	farewell(c)

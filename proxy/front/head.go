@@ -125,6 +125,9 @@ func (c *fields) add(l string) error {
 	switch strings.ToLower(name) {
 	case "host":
 		c.hosts++
+		if _, _, err := parseAuthority(value); err != nil && value != "" {
+			return err
+		}
 	case "content-length":
 		n, err := strconv.ParseUint(value, 10, 63)
 		if c.lengths++; err != nil || c.lengths > 1 || value[0] == '+' {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"corax/proxy"
 )
@@ -123,6 +124,7 @@ func alertFor(err error) byte {
 
 // alert sends a fatal alert in the clear, as one may before a handshake, and closes.
 func alert(c net.Conn, description byte) {
+	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 	_, _ = c.Write([]byte{21, 3, 1, 0, 2, 2, description})
 	farewell(c)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +59,10 @@ func (f *Front) serverTLS(cert *tls.Certificate) *tls.Config {
 
 // handOver returns when the web server is done with the connection.
 func (f *Front) handOver(ctx context.Context, a *arrival, c *webConn) {
-	_, read, err := readHead(c.Conn)
+	h, read, err := readHead(c.Conn)
+	if _, uerr := url.ParseRequestURI(h.target); err == nil && uerr != nil && h.method != http.MethodConnect {
+		err = badHead("the target %s is not a path or a URL", quoted(h.target))
+	}
 	if err != nil {
 		f.refuse(a, request{front: a.kind}, err)
 		answer(c.Conn, "HTTP/1.1", err)
@@ -140,7 +144,9 @@ func (f *Front) newWeb() *http.Server {
 		Handler:           http.HandlerFunc(f.handle),
 		ReadHeaderTimeout: sayWithin,
 		MaxHeaderBytes:    maxHead,
-		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
+		// Nothing is answered before it is known who asks.
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, webConnKey{}, c)
 		},
