@@ -1,6 +1,7 @@
 package front
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -62,6 +63,9 @@ func requestAttrs(r request) []any {
 func ending(err error) string {
 	if err == nil {
 		return "done"
+	}
+	if errors.Is(err, context.Canceled) {
+		return "caller: left"
 	}
 	if end, ok := errors.AsType[*splice.EndError](err); ok {
 		who := "caller"

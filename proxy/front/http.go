@@ -3,6 +3,7 @@ package front
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"corax/proxy"
+	"corax/proxy/splice"
 )
 
 // maxToken bounds a bearer token; those of Kubernetes have two kilobytes.
@@ -52,7 +54,12 @@ func (f *Front) handle(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer x.s.live.Close()
-	defer func() { f.record(x.s, x.info, x.status, x.err) }()
+	defer func() {
+		if x.err == nil {
+			x.err = context.Cause(ctx)
+		}
+		f.record(x.s, x.info, x.status, x.err)
+	}()
 	if x.up != "" {
 		x.upgrade(ctx, w, r)
 		return
@@ -179,7 +186,11 @@ func (x *exchange) forward(ctx context.Context, w http.ResponseWriter, r *http.R
 		BufferPool:    &x.front.buffers,
 		ErrorLog:      x.front.web.ErrorLog,
 		ModifyResponse: func(res *http.Response) error {
+			if res.StatusCode == http.StatusSwitchingProtocols {
+				return errors.New("it changed the protocol, which nobody asked for")
+			}
 			x.status = res.StatusCode
+			res.Body = &nodeBody{res.Body, &x.err}
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
@@ -190,6 +201,21 @@ func (x *exchange) forward(ctx context.Context, w http.ResponseWriter, r *http.R
 		},
 	}
 	p.ServeHTTP(w, r.WithContext(context.WithValue(ctx, backendKey{}, dial)))
+}
+
+// nodeBody notes how the body of an answer broke off.
+type nodeBody struct {
+	io.ReadCloser
+	err *error
+}
+
+// Read reads from the node.
+func (b *nodeBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && *b.err == nil {
+		*b.err = &splice.EndError{B: true, Op: "read", Err: err}
+	}
+	return n, err
 }
 
 func (x *exchange) dial(ctx context.Context) (net.Conn, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -131,7 +132,10 @@ func TestStreaming(t *testing.T) {
 	}
 	_ = c.Close()
 	<-gone
-	eventually(t, "end of the stream", func() bool { return w.cfg.Live.Len() == 0 })
+	eventually(t, "audit line", func() bool { return strings.Contains(w.log.String(), `end="caller: left"`) })
+	if w.cfg.Live.Len() != 0 || w.cfg.Counters.Snapshot().Refused[proxy.CodeBackend] != 0 {
+		t.Error("a stream is left, or the node is blamed")
+	}
 }
 
 // TestNodeBreaks shows that an answer cut off at the node is cut off for the caller.
@@ -153,5 +157,43 @@ func TestNodeBreaks(t *testing.T) {
 	if body, err := io.ReadAll(res.Body); err == nil {
 		t.Errorf("%q came as a whole", body)
 	}
-	eventually(t, "audit line", func() bool { return strings.Contains(w.log.String(), "status=200") })
+	eventually(t, "audit line", func() bool { return strings.Contains(w.log.String(), `status=200 end="node: read: unexpected EOF"`) })
+}
+
+// TestUnasked shows that a node cannot make a tunnel of an answer.
+func TestUnasked(t *testing.T) {
+	for _, head := range []string{"\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"} {
+		w := run(t, plan(), nil)
+		w.nodes.set(proxy.Target{Node: "Edge1", Port: 9100}, listen(t, func(c net.Conn) {
+			_, _ = http.ReadRequest(bufio.NewReader(c))
+			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\n"+head+"bytes")
+			_, _ = io.Copy(io.Discard, c)
+		}))
+		got := talk(t, "tcp", w.addr(kindHTTP), "GET / HTTP/1.1\r\nHost: edge1:9100\r\n\r\n")
+		if status, _, body := answerOf(t, got); status != 502 || !strings.Contains(body, "nobody asked for") {
+			t.Errorf("%d %q", status, body)
+		}
+		w.wantRefused(proxy.CodeBackend, 1)
+	}
+}
+
+// TestBadAnswers shows that a node which does not speak proper HTTP harms nobody.
+func TestBadAnswers(t *testing.T) {
+	for _, answer := range []string{
+		"", "SSH-2.0\r\n", "HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", 100<<10) + "\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+	} {
+		for _, up := range []string{"", "Connection: Upgrade\r\nUpgrade: websocket\r\n"} {
+			w := run(t, plan(), nil)
+			w.nodes.set(proxy.Target{Node: "Edge1", Port: 9100}, listen(t, func(c net.Conn) {
+				_, _ = http.ReadRequest(bufio.NewReader(c))
+				_, _ = io.WriteString(c, answer)
+			}))
+			got := talk(t, "tcp", w.addr(kindHTTP), "GET / HTTP/1.1\r\nHost: edge1:9100\r\n"+up+"\r\n")
+			if status, _, body := answerOf(t, got); status != 502 || !strings.HasPrefix(body, "corax: node: ") {
+				t.Errorf("%d %q to %.30q", status, body, answer)
+			}
+			w.wantRefused(proxy.CodeBackend, 1)
+		}
+	}
 }

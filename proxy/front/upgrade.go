@@ -50,7 +50,13 @@ func (x *exchange) upgrade(ctx context.Context, w http.ResponseWriter, r *http.R
 	x.err = x.tunnel(ctx, w, res, node, br)
 }
 
+// failed answers when the node did not. Of a caller that left nothing is counted.
 func (x *exchange) failed(w http.ResponseWriter, err error) {
+	if errors.Is(err, context.Canceled) {
+		x.err = err
+		x.answer(w, proxy.Refuse(proxy.CodeMalformed, "request: the caller closed its end before there was an answer"))
+		return
+	}
 	if _, ok := errors.AsType[*proxy.Refusal](err); !ok {
 		err = &proxy.Refusal{Code: proxy.CodeBackend, Text: "node: " + err.Error(), Err: err}
 	}
