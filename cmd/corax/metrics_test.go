@@ -96,8 +96,10 @@ func TestMetricsLint(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	allowed := map[string]bool{"gateway": true, "node": true, "kind": true, "reason": true, "role": true, "datapath": true, "version": true,
-		"front": true, "direction": true, "stage": true}
+	allowed := map[string]bool{
+		"gateway": true, "node": true, "kind": true, "reason": true, "role": true, "datapath": true, "version": true,
+		"front": true, "direction": true, "stage": true,
+	}
 	for _, f := range families {
 		if !strings.HasPrefix(f.GetName(), "corax_") {
 			t.Errorf("%s is not ours", f.GetName())

@@ -30,8 +30,9 @@ const (
 	// hostsMark begins our part of the file.
 	hostsMark = "# Names of the cluster's nodes, kept by corax. Lines above are those of this host."
 	// placeEvery is how often it is looked whether this node has become one of the
-	// control plane; refusedEvery, where we may not look.
-	placeEvery, refusedEvery = 10 * time.Minute, 6 * time.Hour
+	// control plane. Where we may not look, as agents of the edge may not, it is less
+	// and less often: while everything is being installed rights come late, too.
+	placeEvery, refusedFirst, refusedMost = 10 * time.Minute, 2 * time.Second, 6 * time.Hour
 )
 
 // hostsFile keeps a hosts file on a node of the control plane, for its API server:
@@ -47,7 +48,7 @@ type hostsFile struct {
 
 // run keeps the file while this node is one of the control plane.
 func (h *hostsFile) run(ctx context.Context) error {
-	for {
+	for refused := refusedFirst; ; {
 		n, err := h.api.readNode(ctx, h.node)
 		var wait time.Duration
 		switch {
@@ -57,7 +58,7 @@ func (h *hostsFile) run(ctx context.Context) error {
 		case err == nil:
 			wait = placeEvery
 		case apierrors.IsForbidden(err), apierrors.IsNotFound(err):
-			wait = refusedEvery // agents of the edge may not
+			wait, refused = refused, min(2*refused, refusedMost)
 		default:
 			wait = 15 * time.Second
 		}
