@@ -194,6 +194,12 @@ func TestClaimBook(t *testing.T) {
 	if changes != 2 || len(b.all()) != 0 {
 		t.Errorf("%d changes, %v", changes, b.all())
 	}
+	b.heard(nodeKey("a"), c)
+	b.clear()
+	b.clear()
+	if changes != 4 || len(b.all()) != 0 {
+		t.Errorf("cleared: %d changes, %v", changes, b.all())
+	}
 }
 
 // TestHelloPort sorts what comes to the port: of this domain, of peers, noise.

@@ -53,6 +53,17 @@ func (b *claimBook) heard(k key.Public, c *hello.Claims) {
 	}
 }
 
+// clear forgets everything: with the tunnel go those who could take it back.
+func (b *claimBook) clear() {
+	b.mu.Lock()
+	had := len(b.byPeer)
+	clear(b.byPeer)
+	b.mu.Unlock()
+	if had > 0 {
+		b.changed()
+	}
+}
+
 func (b *claimBook) all() []control.Claim {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -198,6 +198,7 @@ func (a *agent) applyTunnel(ctx context.Context, c dataplane.Config) error {
 	l := &a.loop
 	if l.tunnel.dead() {
 		err := l.closeTunnel()
+		a.book.clear()
 		a.log.Error("the tunnel stopped, it is opened again", "err", err)
 	}
 	if !c.Self.Tunnel {
@@ -206,6 +207,7 @@ func (a *agent) applyTunnel(ctx context.Context, c dataplane.Config) error {
 			_ = a.fabric.Apply(c, a.outputs(nil))
 			a.remember(time.Now())
 			_ = l.closeTunnel()
+			a.book.clear()
 			a.log.Info("tunnel port closed")
 		}
 		return nil

@@ -313,7 +313,7 @@ func TestExposureKeepsOff(t *testing.T) {
 	off := func() *guard {
 		return &guard{
 			events: b.events, log: slog.New(slog.DiscardHandler), now: func() time.Time { return b.now },
-			read: b.now, crd: "the CRD is somebody else's", objects: map[object]finding{},
+			read: true, next: b.now.Add(time.Hour), crd: "the CRD is somebody else's", objects: map[object]finding{},
 		}
 	}
 	guarded := func() reconcile.Reconciler {

@@ -1,12 +1,16 @@
 package controller
 
 import (
+	"context"
 	"log/slog"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"corax/control/api/v1beta1"
 	"corax/control/kube/gateway"
@@ -79,5 +83,38 @@ func TestWithdraw(t *testing.T) {
 	b.get(g, "", "cloud")
 	if e := g.Spec.Endpoints; e[0].PublicIP != "" || e[1].PublicIP != "203.0.113.7" || len(g.Annotations) != 0 || len(g.Finalizers) != 0 {
 		t.Errorf("%+v %v", e, g.ObjectMeta)
+	}
+}
+
+// TestUnlabelWithoutCRD: labels of ours go also where somebody deleted the CRD.
+func TestUnlabelWithoutCRD(t *testing.T) {
+	ours, theirs := node("ours", "edge", "10.0.0.1"), node("theirs", "edge", "10.0.0.2")
+	fields := []metav1.ManagedFieldsEntry{entry(name, `{"f:metadata":{"f:labels":{"f:raven.openyurt.io/gateway":{}}}}`)}
+	b := newBench(t, 0, ours, theirs)
+	c := interceptor.NewClient(b, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			if _, ok := list.(*gateway.GatewayList); ok {
+				return &meta.NoKindMatchError{GroupKind: gateway.GroupVersionKind().GroupKind()}
+			}
+			err := c.List(ctx, list, opts...)
+			if nodes, ok := list.(*corev1.NodeList); ok { // the fake keeps no managedFields
+				for i := range nodes.Items {
+					if nodes.Items[i].Name == "ours" {
+						nodes.Items[i].ManagedFields = fields
+					}
+				}
+			}
+			return err
+		},
+	})
+	r := &removal{client: c, cfg: Config{Namespace: "kube-system"}, log: slog.New(slog.DiscardHandler)}
+	if err := r.unlabelNodes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for who, want := range map[string]string{"ours": "", "theirs": "edge"} {
+		n := &corev1.Node{}
+		if b.get(n, "", who); n.Labels[v1beta1.LabelGateway] != want {
+			t.Errorf("%s: %v", who, n.Labels)
+		}
 	}
 }

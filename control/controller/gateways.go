@@ -133,10 +133,14 @@ func (r *electorate) gather(ctx context.Context, g *gateway.Gateway) (*domainSta
 	for i := range list.Items {
 		n := election.ReadNode(&list.Items[i])
 		if n.Calico {
-			if !r.blocks.known() {
+			switch known, blind := r.blocks.known(); {
+			case blind:
+				n.Subnets = subnetsIn(g, n.Name, n.Subnets)
+			case !known:
 				return nil, staleRetry, nil
+			default:
+				n.Subnets = r.blocks.of(n.Name, n.Subnets)
 			}
-			n.Subnets = r.blocks.of(n.Name, n.Subnets)
 		}
 		nodes = append(nodes, n)
 	}
@@ -152,6 +156,19 @@ func (r *electorate) gather(ctx context.Context, g *gateway.Gateway) (*domainSta
 		Holder:  r.holder(ctx, g.Name), Unbound: r.cfg.Unbound,
 	}
 	return s, 0, nil
+}
+
+// subnetsIn returns the subnets that status has of a node, but for those that an
+// annotation adds to a gateway node; else the others.
+func subnetsIn(g *gateway.Gateway, node string, otherwise []string) []string {
+	plain := g.Plain()
+	extra, _ := election.ExtraCIDRs(&plain) // status says what is wrong with it
+	for i := range g.Status.Nodes {
+		if n := &g.Status.Nodes[i]; n.NodeName == node && len(n.Subnets) > 0 {
+			return slices.DeleteFunc(slices.Clone(n.Subnets), func(s string) bool { return slices.Contains(extra, s) })
+		}
+	}
+	return otherwise
 }
 
 // settings reads the switches.

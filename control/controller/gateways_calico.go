@@ -17,8 +17,13 @@ import (
 	"corax/control/controller/election"
 )
 
-// blocksPeriod is how often we look whether Calico has come.
-const blocksPeriod = 30 * time.Second
+const (
+	// blocksPeriod is how often we look whether Calico has come.
+	blocksPeriod = 30 * time.Second
+	// blocksPatience is how long nothing is decided while Calico's blocks cannot
+	// be read. Then nodes keep the subnets that status has.
+	blocksPatience = 20 * time.Second
+)
 
 func blockAffinity() schema.GroupVersionKind {
 	return schema.GroupVersionKind{Group: "crd.projectcalico.org", Version: "v1", Kind: "BlockAffinity"}
@@ -28,15 +33,25 @@ func blockAffinity() schema.GroupVersionKind {
 type blocks struct {
 	mu     sync.Mutex
 	ready  bool
+	blind  bool                      // they cannot be read
 	byName map[string]election.Block // by name of the affinity
 	byNode map[string][]string       // names of affinities
 }
 
-// known reports whether it is known what Calico gave, or that it gives nothing.
-func (b *blocks) known() bool {
+// known reports whether it is known what Calico gave, or that it gives nothing;
+// blind that this will not be known soon.
+func (b *blocks) known() (known, blind bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.ready
+	return b.ready, b.blind && !b.ready
+}
+
+// giveUp says that the blocks cannot be read; false: they are known.
+func (b *blocks) giveUp() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.blind = true
+	return !b.ready
 }
 
 func (b *blocks) setReady() {
@@ -93,6 +108,13 @@ func (b *blocks) set(name string, is election.Block) (changed []string, all bool
 
 // watchBlocks waits until the cluster has Calico's API, and then follows it.
 func (r *electorate) watchBlocks(ctx context.Context, mapper meta.RESTMapper, c cache.Cache) error {
+	patience := time.AfterFunc(blocksPatience, func() {
+		if r.blocks.giveUp() {
+			r.log.Warn("Calico's blocks cannot be read; its nodes keep the subnets that they have", "after", blocksPatience)
+			r.askCalico(ctx)
+		}
+	})
+	defer patience.Stop()
 	gvk := blockAffinity()
 	for {
 		_, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
@@ -158,7 +180,7 @@ func (r *electorate) seeBlock(ctx context.Context, o any, gone bool) {
 	}
 	nodes, all := r.blocks.set(u.GetName(), b)
 	q := r.queue.get()
-	if q == nil || !r.blocks.known() {
+	if known, _ := r.blocks.known(); q == nil || !known {
 		return
 	}
 	if all {

@@ -1,14 +1,20 @@
 package controller
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"corax/control/api/v1beta1"
 	"corax/control/controller/election"
 )
 
@@ -97,4 +103,79 @@ func TestGatewayWithCalico(t *testing.T) {
 			t.Errorf("without blocks it has %v", got)
 		}
 	})
+}
+
+// TestGatewayWithCalicoThatHides: blocks that cannot be read, for lack of rights,
+// keep nobody from being elected, and nodes from having the subnets that they had.
+func TestGatewayWithCalicoThatHides(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		calico := func(n *corev1.Node) *corev1.Node {
+			n.Annotations = map[string]string{"projectcalico.org/IPv4Address": "10.0.0.1/24"}
+			return n
+		}
+		g := ourGateway("pool", "pool/pool")
+		g.Annotations[v1beta1.AnnotationExtraCIDRs] = "10.9.0.0/16"
+		g.Status.Nodes = []v1beta1.NodeInfo{{NodeName: "a", PrivateIP: "192.168.0.2", Subnets: []string{"10.8.0.64/26", "10.9.0.0/16"}}}
+		w := newWorld(t, g, calico(readyNode("a", "pool", 1)), calico(readyNode("b", "pool", 2)))
+		w.r.blocks.ready = false
+		for range 100 {
+			if res := w.once("pool"); res.RequeueAfter <= 0 || len(w.writes) > 0 {
+				t.Fatalf("it does not wait: %+v, %v", res, w.writes)
+			}
+		}
+		if !w.r.blocks.giveUp() {
+			t.Fatal("the blocks are known")
+		}
+		w.settle("pool")
+		is := w.get("pool")
+		if len(is.Status.ActiveEndpoints) == 0 {
+			t.Error("nobody was elected")
+		}
+		var got [][]string
+		for _, n := range is.Status.Nodes {
+			got = append(got, n.Subnets)
+		}
+		if want := [][]string{{"10.8.0.64/26", "10.9.0.0/16"}, {"10.1.2.0/24", "fd01:2::/64"}}; !slices.EqualFunc(got, want, slices.Equal) {
+			t.Errorf("subnets %v", got)
+		}
+		w.r.blocks.setReady()
+		w.r.seeBlock(t.Context(), affinity("b-1", "b", "10.8.1.0/26", "confirmed"), false)
+		w.settle("pool")
+		if got := w.get("pool").Status.Nodes[1].Subnets; !slices.Equal(got, []string{"10.8.1.0/26"}) {
+			t.Errorf("after all it has %v", got)
+		}
+	})
+}
+
+// TestCalicoThatHides checks the wait itself.
+func TestCalicoThatHides(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.r.blocks.ready = false
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		mapper := meta.NewDefaultRESTMapper(nil)
+		mapper.Add(blockAffinity(), meta.RESTScopeRoot)
+		go func() { done <- w.r.watchBlocks(ctx, mapper, hidingCache{}) }()
+		time.Sleep(blocksPatience - time.Second)
+		if _, blind := w.r.blocks.known(); blind {
+			t.Error("it gave up too soon")
+		}
+		time.Sleep(2 * time.Second)
+		if known, blind := w.r.blocks.known(); known || !blind {
+			t.Errorf("known %v, blind %v", known, blind)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// hidingCache never gets to know anything.
+type hidingCache struct{ cache.Cache }
+
+func (hidingCache) GetInformer(ctx context.Context, _ client.Object, _ ...cache.InformerGetOption) (cache.Informer, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }

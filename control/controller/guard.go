@@ -30,6 +30,10 @@ const (
 	// guardPeriod is how often the guard reads the CRD, and how long a
 	// reconciler may wait before it asks again about an object.
 	guardPeriod = time.Minute
+	// crdPatience bounds one read of the CRD. One that fails is tried again after
+	// crdAgain, twice that, and so on up to guardPeriod.
+	crdPatience = 5 * time.Second
+	crdAgain    = time.Second
 )
 
 // guard keeps two controllers from writing the same objects: ours keeps off what
@@ -45,8 +49,11 @@ type guard struct {
 	takeOver bool
 
 	mu      sync.Mutex
-	read    time.Time // when the CRD was read last
-	crd     string    // why the CRD keeps us off; empty: it does not
+	read    bool          // the CRD was
+	reading bool          // it is being
+	next    time.Time     // when to read it again
+	pause   time.Duration // after a read that failed
+	crd     string        // why the CRD keeps us off; empty: it does not
 	objects map[object]finding
 }
 
@@ -75,9 +82,12 @@ func (g *guard) Allows(ctx context.Context, o client.Object) (ok bool, again tim
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.readCRD(ctx); g.crd != "" {
+	switch g.readCRD(ctx); {
+	case !g.read && g.reading: // by another reconciler, for the first time
+		return false, crdAgain
+	case g.crd != "":
 		g.refuse(gatewayCRD(), g.crd)
-		return false, guardPeriod
+		return false, min(guardPeriod, max(crdAgain, g.next.Sub(g.now())))
 	}
 	delete(g.objects, key(gatewayCRD()))
 	why, left := foreignWriter(o, g.now())
@@ -135,20 +145,33 @@ func (g *guard) Ready() error {
 }
 
 // readCRD looks from time to time who converts Gateways. While that cannot be
-// read, what was known counts.
+// read, what was known counts. One caller at a time reads, without g.mu.
 func (g *guard) readCRD(ctx context.Context) {
-	if now := g.now(); g.read.IsZero() || now.Sub(g.read) >= guardPeriod {
-		crd := gatewayCRD()
-		err := g.api.Get(ctx, client.ObjectKeyFromObject(crd), crd)
-		switch {
-		case err == nil:
-			g.read, g.crd = now, foreignConversion(crd.Object)
-		case apierrors.IsNotFound(err):
-			g.read, g.crd = now, ""
-		case g.read.IsZero():
+	if g.reading || g.now().Before(g.next) {
+		return
+	}
+	g.reading = true
+	g.mu.Unlock()
+	crd := gatewayCRD()
+	short, cancel := context.WithTimeout(ctx, crdPatience)
+	err := g.api.Get(short, client.ObjectKeyFromObject(crd), crd)
+	cancel()
+	g.mu.Lock()
+	g.reading = false
+	wait := guardPeriod
+	switch {
+	case err == nil:
+		g.read, g.pause, g.crd = true, 0, foreignConversion(crd.Object)
+	case apierrors.IsNotFound(err):
+		g.read, g.pause, g.crd = true, 0, ""
+	default:
+		g.pause = min(max(2*g.pause, crdAgain), guardPeriod)
+		wait = g.pause
+		if !g.read {
 			g.crd = fmt.Sprintf("the CRD cannot be read: %v", err)
 		}
 	}
+	g.next = g.now().Add(wait)
 }
 
 // foreignConversion returns why a CRD is served by another controller, or nothing.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -62,13 +63,14 @@ func TestGuard(t *testing.T) {
 		events  int
 		ready   string // part of the reason; empty: ready
 	}{
-		{"cannot read the CRD", at(0), "", errors.New("no"), written("kubectl", start), false, time.Minute, 1, "cannot be read: no"},
-		{"still", at(time.Second), "", errors.New("no"), written("kubectl", start), false, time.Minute, 0, "cannot be read"},
-		{"there is none", at(2 * time.Second), "", notFound, written("kubectl", start), true, 0, 0, ""},
-		{"it is not read again so soon", at(60 * time.Second), "yurt-manager-webhook-service", nil, written("kubectl", start), true, 0, 0, ""},
-		{"yurt-manager converts", at(62 * time.Second), "yurt-manager-webhook-service", nil, written("kubectl", start), false, time.Minute, 1, "converted by"},
-		{"of no matter whom, and once", at(63 * time.Second), "", nil, node, false, time.Minute, 0, "converted by"},
-		{"an answer that fails changes nothing", at(130 * time.Second), "", errors.New("no"), node, false, time.Minute, 0, "converted by"},
+		{"cannot read the CRD", at(0), "", errors.New("no"), written("kubectl", start), false, time.Second, 1, "cannot be read: no"},
+		{"still", at(time.Second), "", errors.New("no"), written("kubectl", start), false, 2 * time.Second, 0, "cannot be read"},
+		{"not so soon", at(2500 * time.Millisecond), "", nil, written("kubectl", start), false, time.Second, 0, "cannot be read"},
+		{"there is none", at(3 * time.Second), "", notFound, written("kubectl", start), true, 0, 0, ""},
+		{"it is not read again so soon", at(62 * time.Second), "yurt-manager-webhook-service", nil, written("kubectl", start), true, 0, 0, ""},
+		{"yurt-manager converts", at(63 * time.Second), "yurt-manager-webhook-service", nil, written("kubectl", start), false, time.Minute, 1, "converted by"},
+		{"of no matter whom, and once", at(64 * time.Second), "", nil, node, false, 59 * time.Second, 0, "converted by"},
+		{"an answer that fails changes nothing", at(130 * time.Second), "", errors.New("no"), node, false, time.Second, 0, "converted by"},
 		{"ours again", at(190 * time.Second), "", nil, node, true, 0, 0, ""},
 		{"written by yurt-manager", at(200 * time.Second), "", nil, written("yurt-manager", start), false, time.Minute, 1, "Gateway g: yurt-manager wrote it at 2026-01-01T00:00:00Z"},
 		{"told once", at(210 * time.Second), "", nil, written("yurt-manager", start), false, time.Minute, 0, "Gateway g"},
@@ -118,4 +120,40 @@ func TestReadyListsFew(t *testing.T) {
 	if err := g.Ready(); err == nil || !strings.Contains(err.Error(), "and 2 more") || strings.Contains(err.Error(), "Gateway d") {
 		t.Errorf("%v", err)
 	}
+}
+
+// slowReader answers when it is told to.
+type slowReader struct {
+	client.Reader
+	asked chan struct{}
+}
+
+func (r slowReader) Get(ctx context.Context, _ client.ObjectKey, _ client.Object, _ ...client.GetOption) error {
+	r.asked <- struct{}{}
+	<-ctx.Done() // an API server that hangs
+	return ctx.Err()
+}
+
+// TestGuardThatWaits: while the API server hangs, others are answered at once, and
+// the one that asked it is after a while.
+func TestGuardThatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := slowReader{asked: make(chan struct{}, 1)}
+		g := newGuard(r, events.NewFakeRecorder(10), Config{Log: slog.New(slog.DiscardHandler)})
+		start, done := time.Now(), make(chan time.Duration)
+		go func() {
+			_, again := g.Allows(t.Context(), written("kubectl", start))
+			done <- again
+		}()
+		<-r.asked
+		if ok, again := g.Allows(t.Context(), written("kubectl", start)); ok || again != crdAgain || time.Since(start) != 0 {
+			t.Errorf("%v, again after %v, answered after %v", ok, again, time.Since(start))
+		}
+		if err := g.Ready(); err != nil {
+			t.Errorf("ready: %v", err)
+		}
+		if again := <-done; again != crdAgain || time.Since(start) != crdPatience {
+			t.Errorf("again after %v, answered after %v", again, time.Since(start))
+		}
+	})
 }

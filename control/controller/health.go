@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"time"
 )
 
 // health serves /healthz and /readyz for as long as the process lives, whatever
@@ -28,9 +27,18 @@ func newHealth(addr string) (*health, error) {
 	h.Watch(errNoAPI)
 	var err error
 	if addr != "" {
-		h.listener, err = net.Listen("tcp", addr)
+		if h.listener, err = net.Listen("tcp", addr); err != nil {
+			return nil, fmt.Errorf("health: %w", err)
+		}
 	}
-	return h, err
+	return h, nil
+}
+
+// close lets go of the address of one that does not run.
+func (h *health) close() {
+	if h.listener != nil {
+		_ = h.listener.Close()
+	}
 }
 
 // Watch makes ready what /readyz asks from now on.
@@ -44,13 +52,7 @@ func (h *health) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", answer(func() error { return nil }))
 	mux.HandleFunc("/readyz", answer(func() error { return (*h.ready.Load())() }))
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 8 << 10}
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer stop()
-	if err := s.Serve(h.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("health: %w", err)
-	}
-	return nil
+	return serve(ctx, h.listener, "health", mux)
 }
 
 // answer is "ok", or 503 and why not.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -88,5 +91,52 @@ func TestConfig(t *testing.T) {
 	}
 	if err := Run(t.Context(), Config{Kubeconfig: "missing"}); err == nil || !strings.HasPrefix(err.Error(), "controller: ") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestAddressTaken: a port that is somebody else's ends Run at once, with its name,
+// and before anything is asked of the cluster.
+func TestAddressTaken(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	const text = "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\ncontexts: [{name: c, context: {cluster: c}}]\ncurrent-context: c\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for what, cfg := range map[string]Config{
+		"metrics": {MetricsAddr: l.Addr().String(), HealthAddr: "127.0.0.1:0"},
+		"health":  {HealthAddr: l.Addr().String()},
+	} {
+		cfg.Kubeconfig = file
+		if err := Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), what+": listen tcp "+l.Addr().String()) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestMeter(t *testing.T) {
+	m, err := newMeter("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	answer, err := http.Get("http://" + m.listener.Addr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(answer.Body)
+	_ = answer.Body.Close()
+	if err != nil || answer.StatusCode != http.StatusOK || !strings.Contains(string(body), "go_goroutines") {
+		t.Errorf("%d, %v: %.200s", answer.StatusCode, err, body)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,6 +15,61 @@ import (
 
 // errBusy says that another controller did not let go.
 var errBusy = errors.New("another controller holds the leader's Lease; stop it first")
+
+// errLostHold says that somebody took the Lease, or that it could not be renewed in
+// time.
+var errLostHold = errors.New("the leader's Lease was lost")
+
+// holding runs do while it holds the leader's Lease, which it renews: whoever is
+// killed in the middle is waited for no longer than d. The Lease is not released.
+func holding(ctx context.Context, l resourcelock.Interface, d time.Duration, do func(context.Context) error) error {
+	ctx, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	var group sync.WaitGroup
+	ended := make(chan struct{})
+	group.Go(func() {
+		tick := time.NewTicker(d / 3)
+		defer tick.Stop()
+		for good := time.Now(); ; {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+			}
+			switch ok, err := renew(ctx, l); {
+			case ok:
+				good = time.Now()
+			case err == nil || time.Since(good) > d-d/3:
+				lost(errLostHold)
+				return
+			}
+		}
+	})
+	err := do(ctx)
+	close(ended)
+	group.Wait()
+	if cause := context.Cause(ctx); errors.Is(cause, errLostHold) {
+		return errors.Join(cause, err)
+	}
+	return err
+}
+
+// renew writes the present time into the Lease; false, and no error, when it is
+// somebody else's.
+func renew(ctx context.Context, l resourcelock.Interface) (bool, error) {
+	record, _, err := l.Get(ctx)
+	if err != nil {
+		return false, err
+	}
+	if record.HolderIdentity != l.Identity() {
+		return false, nil
+	}
+	record.RenewTime = metav1.Now()
+	if err := l.Update(ctx, *record); err != nil {
+		return false, err
+	}
+	return true, nil
+}
 
 // hold takes the leader's Lease for d, without renewing it. It waits until the one
 // who has it releases it or lets it lapse, which is judged by our own clock alone.

@@ -131,3 +131,46 @@ func TestHold(t *testing.T) {
 		})
 	})
 }
+
+// TestHolding: a Lease that is held for long is renewed, and what is done ends when
+// somebody else has it.
+func TestHolding(t *testing.T) {
+	const d = 15 * time.Second
+	for _, tt := range []struct {
+		name   string
+		spoil  func(*lease)
+		within time.Duration // that it takes
+		lost   bool
+	}{
+		{"well", func(*lease) {}, 5 * time.Minute, false},
+		{"somebody else's", func(l *lease) { l.record = &resourcelock.LeaderElectionRecord{HolderIdentity: "other"} }, time.Minute + d, true},
+		{"not written any more", func(l *lease) { l.fail = errors.New("no") }, time.Minute + d, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &lease{}
+				if err := hold(t.Context(), l, d); err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				err := holding(t.Context(), l, d, func(ctx context.Context) error {
+					for range 60 {
+						time.Sleep(time.Second)
+						if age := time.Since(l.record.RenewTime.Time); age > d/2 {
+							t.Fatalf("renewed %v ago", age)
+						}
+					}
+					tt.spoil(l)
+					select {
+					case <-ctx.Done():
+					case <-time.After(4 * time.Minute):
+					}
+					return nil
+				})
+				if took := time.Since(start); errors.Is(err, errLostHold) != tt.lost || !tt.lost && err != nil || took > tt.within {
+					t.Errorf("%v after %v", err, took)
+				}
+			})
+		})
+	}
+}

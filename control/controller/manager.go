@@ -116,10 +116,6 @@ func managerOptions(cfg Config) (manager.Options, error) {
 	}
 	lease, renew, retry, grace := leaseDuration, renewDeadline, retryPeriod, shutdown
 	yes := true
-	metrics := cfg.MetricsAddr
-	if metrics == "" {
-		metrics = "0"
-	}
 	return manager.Options{
 		Scheme:    scheme,
 		Cache:     cacheOptions(cfg),
@@ -127,7 +123,7 @@ func managerOptions(cfg Config) (manager.Options, error) {
 		// NodePools and the like are read from the cache too.
 		Client:  client.Options{FieldOwner: name, Cache: &client.CacheOptions{Unstructured: true}},
 		Logger:  logr.FromSlogHandler(cfg.Log.Handler()),
-		Metrics: metricsserver.Options{BindAddress: metrics},
+		Metrics: metricsserver.Options{BindAddress: "0"}, // see meter
 
 		GracefulShutdownTimeout: &grace,
 

@@ -41,8 +41,9 @@ func (r *removal) stopDeployment(ctx context.Context, deployment string) error {
 // unlabelNodes removes the labels that we wrote, or that name a Gateway of ours.
 func (r *removal) unlabelNodes(ctx context.Context) error {
 	var gateways gateway.GatewayList
-	if err := r.client.List(ctx, &gateways); err != nil {
-		return ignoreAbsent(err)
+	// Without the CRD there are none, and labels all the same.
+	if err := r.client.List(ctx, &gateways); ignoreAbsent(err) != nil {
+		return err
 	}
 	own := map[string]bool{}
 	for i := range gateways.Items {

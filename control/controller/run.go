@@ -12,8 +12,7 @@ import (
 
 const (
 	// againAfter is the pause before the reconcilers start again. What the last
-	// ones had under way was canceled; it ends meanwhile, and so does their hold
-	// on the port of the metrics.
+	// ones had under way was canceled; it ends meanwhile.
 	againAfter = time.Second
 	// askEvery is how often an API server that is away is asked for.
 	askEvery = time.Second
@@ -42,8 +41,14 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("controller: %w", err)
 	}
+	metrics, err := newMeter(cfg.MetricsAddr)
+	if err != nil {
+		h.close()
+		return fmt.Errorf("controller: %w", err)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.Run(ctx) })
+	group.Go(func() error { return metrics.Run(ctx) })
 	group.Go(func() error { return runManagers(ctx, cfg, to, identity, h) })
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("controller: %w", err)

@@ -62,8 +62,8 @@ func Uninstall(ctx context.Context, cfg Config, deployment string) error {
 }
 
 const (
-	// holdFor is for how long Uninstall takes the leader's Lease.
-	holdFor = 10 * time.Minute
+	// holdFor is how long the leader's Lease is Uninstall's after the last renewal.
+	holdFor = leaseDuration
 	// leaderWait bounds the wait for the leader's Lease: a controller that was
 	// told to stop releases it, one that was killed lets it lapse.
 	leaderWait = leaseDuration + shutdown + 10*time.Second
@@ -107,9 +107,12 @@ func (r *removal) alone(ctx context.Context, l resourcelock.Interface) error {
 	if err := hold(wait, l, holdFor); err != nil {
 		return err
 	}
-	err := r.all(ctx)
+	err := holding(ctx, l, holdFor, r.all)
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: r.cfg.Namespace, Name: name}}
-	// Also after ctx is done, since nobody could act before it lapses.
+	if errors.Is(err, errLostHold) {
+		return err // it is somebody else's now
+	}
+	// Also after ctx is done, so that the next one need not wait.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewDeadline)
 	defer cancel()
 	return errors.Join(err, client.IgnoreNotFound(r.client.Delete(last, lease)))

@@ -28,7 +28,9 @@ type Node struct {
 //
 // A kubelet says its Hostname itself, and who reads the file believes it. So one
 // that is another node's name, or that of the cluster's own services, is left out
-// and reported.
+// and reported; so is one of a domain, such as an identity provider's that the API
+// server calls, unless it begins as the node's name does. Whoever joins a node
+// chooses its name: that of a service is left out too.
 func Hosts(nodes []Node, front netip.Addr) (text string, problems []string) {
 	owner := make(map[string]string, len(nodes))
 	for _, n := range nodes {
@@ -44,7 +46,11 @@ func Hosts(nodes []Node, front netip.Addr) (text string, problems []string) {
 		if !addr.IsValid() {
 			continue
 		}
-		lines = append(lines, addr.String()+"\t"+n.Name)
+		if reserved(strings.ToLower(n.Name)) {
+			problems = append(problems, fmt.Sprintf("the name of node %s means something else; it leads nowhere", n.Name))
+		} else {
+			lines = append(lines, addr.String()+"\t"+n.Name)
+		}
 		host := strings.ToLower(n.Hostname)
 		if !isName(host) || host == strings.ToLower(n.Name) {
 			continue
@@ -53,7 +59,7 @@ func Hosts(nodes []Node, front netip.Addr) (text string, problems []string) {
 			problems = append(problems, fmt.Sprintf("node %s says that its Hostname is %q, which is that of node %s", n.Name, host, other))
 			continue
 		}
-		if reserved(host) {
+		if reserved(host) || !follows(host, strings.ToLower(n.Name)) {
 			problems = append(problems, fmt.Sprintf("node %s says that its Hostname is %q, which is not a node's", n.Name, host))
 			continue
 		}
@@ -70,6 +76,14 @@ func Hosts(nodes []Node, front netip.Addr) (text string, problems []string) {
 // isName reports whether host is a DNS name without a final dot, and no address.
 func isName(host string) bool {
 	return v1beta1.CheckHost(host) == nil && !strings.HasSuffix(host, ".")
+}
+
+// follows reports whether a Hostname may be that of a node: one label, or a name
+// whose first label is that of the node's name.
+func follows(host, node string) bool {
+	first, _, dotted := strings.Cut(host, ".")
+	label, _, _ := strings.Cut(node, ".")
+	return !dotted || first == label
 }
 
 // reserved reports whether host means something else than a node to programs of

@@ -67,6 +67,15 @@ func TestHosts(t *testing.T) {
 			{Name: "c", Hostname: "webhook.kube-system.svc", Addr: ip("10.0.0.3")},
 			{Name: "d", Hostname: "x.svc.cluster.local", Addr: ip("10.0.0.4")},
 		}, front, "10.0.0.1\ta\n10.0.0.2\tb\n10.0.0.3\tc\n10.0.0.4\td\n", 4},
+		{"nodes with the cluster's own names", []names.Node{
+			{Name: "kubernetes.default.svc", Addr: ip("10.0.0.1"), Edge: true},
+			{Name: "localhost", Hostname: "x", Addr: ip("10.0.0.2")},
+		}, front, "10.0.0.2\tx\n", 2},
+		{"names of a domain", []names.Node{
+			{Name: "a", Hostname: "login.example.com", Addr: ip("10.0.0.1"), Edge: true},
+			{Name: "b.site", Hostname: "B.example.com", Addr: ip("10.0.0.2")},
+			{Name: "c", Hostname: "box-7", Addr: ip("10.0.0.3")},
+		}, front, "10.0.0.2\tb.example.com\n10.0.0.2\tb.site\n10.0.0.3\tbox-7\n10.0.0.3\tc\n10.96.0.7\ta\n", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, problems := names.Hosts(tt.nodes, tt.front)
