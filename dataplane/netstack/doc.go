@@ -15,6 +15,10 @@
 // locks held; [Stack.Run] empties it in batches. TCP leaves the stack as
 // super-packets of up to 60 KB that are cut behind the queue.
 //
+// A [Site] is a second stack, beside this one, for a node without a TUN: it stands in
+// for the node's own subnets, and hands what comes in to a [SiteHandler]. Programs of
+// the node dial through it.
+//
 // TCP here has SACK (RFC 2018) and Reno; RACK is off and CUBIC is not used,
 // since both have open faults in this stack. ICMPv6 is RFC 4443.
 package netstack

@@ -1,6 +1,8 @@
 package netstack
 
 import (
+	"sync"
+
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -19,13 +21,27 @@ func (s *Stack) Send(batch []dataplane.Packet) {
 		s.count.closed.Add(uint64(len(batch)))
 		return
 	}
+	s.joiners.feed(batch, s)
+}
+
+// receiver takes packets one by one, and rows of TCP segments as one.
+type receiver interface {
+	deliver(p []byte)
+	deliverJoined(w offload.Write)
+}
+
+// joiners are coalescers that nobody uses now.
+type joiners struct{ pool sync.Pool }
+
+// feed gives a batch to r, with what follows each other joined.
+func (j *joiners) feed(batch []dataplane.Packet, r receiver) {
 	if len(batch) < 2 {
 		for _, p := range batch {
-			s.deliver(p.Data)
+			r.deliver(p.Data)
 		}
 		return
 	}
-	c, ok := s.joiners.Get().(*offload.Coalescer)
+	c, ok := j.pool.Get().(*offload.Coalescer)
 	if !ok {
 		c = &offload.Coalescer{TCP: true}
 	}
@@ -33,14 +49,14 @@ func (s *Stack) Send(batch []dataplane.Packet) {
 		n := min(len(batch), offload.MaxBatch)
 		for _, w := range c.Coalesce(batch[:n]) {
 			if w.Count == 1 {
-				s.deliver(batch[w.Head].Data)
+				r.deliver(batch[w.Head].Data)
 			} else {
-				s.deliverJoined(w)
+				r.deliverJoined(w)
 			}
 		}
 		batch = batch[n:]
 	}
-	s.joiners.Put(c)
+	j.pool.Put(c)
 }
 
 func (s *Stack) deliver(p []byte) {
@@ -57,7 +73,7 @@ func (s *Stack) deliver(p []byte) {
 		return
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(p)})
-	s.link.deliver(pkt)
+	s.link.deliver(header.IPv6ProtocolNumber, pkt)
 	pkt.DecRef()
 }
 
@@ -69,6 +85,13 @@ func (s *Stack) deliverJoined(w offload.Write) {
 		return
 	}
 	s.count.rx.Add(uint64(w.Count))
+	if !s.link.deliverJoined(w) {
+		s.count.malformed.Add(uint64(w.Count))
+	}
+}
+
+// deliverJoined delivers a row of segments, and reports whether it could.
+func (l *link) deliverJoined(w offload.Write) bool {
 	size := 0
 	for _, b := range w.Vec {
 		size += len(b)
@@ -85,10 +108,14 @@ func (s *Stack) deliverJoined(w offload.Write) {
 	h, err := offload.ParseHeader(w.Vec[0])
 	if err != nil || offload.Complete(h, v.AsSlice()) != nil {
 		v.Release()
-		s.count.malformed.Add(uint64(w.Count))
-		return
+		return false
+	}
+	protocol := header.IPv6ProtocolNumber
+	if w.GSO == offload.GSOTCP4 {
+		protocol = header.IPv4ProtocolNumber
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
-	s.link.deliver(pkt)
+	l.deliver(protocol, pkt)
 	pkt.DecRef()
+	return true
 }

@@ -59,9 +59,31 @@ func newLink(mtu int) *link {
 	return l
 }
 
-func (l *link) deliver(pkt *stack.PacketBuffer) {
+func (l *link) deliver(protocol tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
 	if d := l.dispatcher.Load(); d != nil {
-		(*d).DeliverNetworkPacket(header.IPv6ProtocolNumber, pkt)
+		(*d).DeliverNetworkPacket(protocol, pkt)
+	}
+}
+
+// push queues a packet that did not come from gVisor.
+func (l *link) push(p []byte) {
+	l.mu.Lock()
+	if len(l.queue.bytes)+len(p) > queueMax {
+		l.full.Add(1)
+	} else {
+		from := len(l.queue.bytes)
+		l.queue.bytes = append(l.queue.bytes, p...)
+		l.queue.items = append(l.queue.items, item{from: from, to: len(l.queue.bytes)})
+	}
+	l.mu.Unlock()
+	l.rouse()
+}
+
+// rouse says that the queue is not empty.
+func (l *link) rouse() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -79,10 +101,7 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 		n++
 	}
 	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	l.rouse()
 	if n == 0 && pkts.Len() > 0 {
 		return 0, &tcpip.ErrNoBufferSpace{}
 	}

@@ -79,7 +79,7 @@ type Stack struct {
 	stack   *stack.Stack
 	pings   pings
 	count   counters
-	joiners sync.Pool // of *offload.Coalescer
+	joiners joiners
 
 	running atomic.Bool
 	// mu keeps the stack alive while a packet is in it.
@@ -176,7 +176,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	if s.running.Swap(true) {
 		return errors.New("netstack: Run called twice")
 	}
-	out := newOutput(s)
+	out := newOutput(s.link, s.send, &s.count)
 	for {
 		select {
 		case <-ctx.Done():

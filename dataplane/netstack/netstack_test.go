@@ -91,7 +91,7 @@ func TestNotOurs(t *testing.T) {
 		{Data: echoRequest(addrB, other, 1, 8)},
 		{Data: echoRequest(addrB, addrA, 1, 8)[:45]},
 	})
-	newOutput(s).drain()
+	newOutput(s.link, s.send, &s.count).drain()
 	if answers != 0 {
 		t.Errorf("%d answers", answers)
 	}
@@ -101,7 +101,7 @@ func TestNotOurs(t *testing.T) {
 		}
 	}
 	s.Send([]dataplane.Packet{{Data: echoRequest(addrB, addrA, 1, 8)}})
-	newOutput(s).drain()
+	newOutput(s.link, s.send, &s.count).drain()
 	if answers != 1 {
 		t.Errorf("%d answers to one ping", answers)
 	}
@@ -141,7 +141,7 @@ func TestFlood(t *testing.T) {
 	} else {
 		t.Logf("heap grew from %d to %d KiB", before>>10, after>>10)
 	}
-	newOutput(s).drain()
+	newOutput(s.link, s.send, &s.count).drain()
 	if n := len(s.link.queue.bytes); n != 0 {
 		t.Errorf("%d bytes left after drain", n)
 	}

@@ -13,7 +13,9 @@ const (
 
 // output empties the queue of a link into a Sender. It belongs to Run.
 type output struct {
-	s     *Stack
+	link  *link
+	send  dataplane.Sender
+	count *counters
 	spare queue
 	arena []byte
 	cut   int // used part of arena
@@ -21,14 +23,14 @@ type output struct {
 	split offload.Splitter
 }
 
-func newOutput(s *Stack) *output {
-	return &output{s: s, batch: make([]dataplane.Packet, 0, outputBatch)}
+func newOutput(l *link, send dataplane.Sender, c *counters) *output {
+	return &output{link: l, send: send, count: c, batch: make([]dataplane.Packet, 0, outputBatch)}
 }
 
 // drain sends everything that is queued, and what is queued meanwhile.
 func (o *output) drain() {
 	for {
-		q := o.s.link.take(o.spare)
+		q := o.link.take(o.spare)
 		for _, it := range q.items {
 			o.add(it.header, q.bytes[it.from:it.to:it.to])
 		}
@@ -43,14 +45,14 @@ func (o *output) drain() {
 func (o *output) add(h offload.Header, p []byte) {
 	if !h.Super() {
 		if offload.Complete(h, p) != nil {
-			o.s.count.malformed.Add(1)
+			o.count.malformed.Add(1)
 			return
 		}
 		o.push(p)
 		return
 	}
 	if o.split.Reset(h, p) != nil {
-		o.s.count.malformed.Add(1)
+		o.count.malformed.Add(1)
 		return
 	}
 	if o.arena == nil {
@@ -75,8 +77,8 @@ func (o *output) push(p []byte) {
 
 func (o *output) flush() {
 	if len(o.batch) > 0 {
-		o.s.count.tx.Add(uint64(len(o.batch)))
-		o.s.send.Send(o.batch)
+		o.count.tx.Add(uint64(len(o.batch)))
+		o.send.Send(o.batch)
 	}
 	o.batch, o.cut = o.batch[:0], 0
 }

@@ -8,11 +8,13 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -86,13 +88,24 @@ func (s *Stack) DialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error
 }
 
 func (s *Stack) dial(ctx context.Context, to netip.AddrPort) (*stream, error) {
+	return dialFrom(ctx, s.stack, nil, to)
+}
+
+// dialFrom opens a connection, from local unless that is nil.
+func dialFrom(ctx context.Context, s *stack.Stack, local *tcpip.FullAddress, to netip.AddrPort) (*stream, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	wq := new(waiter.Queue)
-	ep, terr := s.stack.NewEndpoint(tcp.ProtocolNumber, network(to.Addr()), wq)
+	ep, terr := s.NewEndpoint(tcp.ProtocolNumber, network(to.Addr()), wq)
 	if terr != nil {
-		return nil, errors.New(terr.String())
+		return nil, errnoOf(terr)
+	}
+	if local != nil {
+		if terr := ep.Bind(*local); terr != nil {
+			ep.Close()
+			return nil, errnoOf(terr)
+		}
 	}
 	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
 	wq.EventRegister(&entry)
@@ -109,9 +122,32 @@ func (s *Stack) dial(ctx context.Context, to netip.AddrPort) (*stream, error) {
 	}
 	if terr != nil {
 		ep.Close()
-		return nil, errors.New(terr.String())
+		return nil, errnoOf(terr)
 	}
 	return newStream(wq, ep), nil
+}
+
+// errnoOf is a gVisor error as the kernel would have it, so that callers can tell
+// a refused connection from a host that is out of reach.
+func errnoOf(err tcpip.Error) error {
+	switch err.(type) {
+	case *tcpip.ErrConnectionRefused:
+		return syscall.ECONNREFUSED
+	case *tcpip.ErrConnectionReset:
+		return syscall.ECONNRESET
+	case *tcpip.ErrConnectionAborted:
+		return syscall.ECONNABORTED
+	case *tcpip.ErrHostUnreachable, *tcpip.ErrHostDown:
+		return syscall.EHOSTUNREACH
+	case *tcpip.ErrNetworkUnreachable:
+		return syscall.ENETUNREACH
+	case *tcpip.ErrTimeout:
+		return syscall.ETIMEDOUT
+	case *tcpip.ErrMessageTooLong:
+		return syscall.EMSGSIZE
+	default:
+		return errors.New(err.String())
+	}
 }
 
 // listener accepts streams.
