@@ -149,7 +149,7 @@ func TestUpgradeOf(t *testing.T) {
 // routing is a front that knows nodes and runs nothing.
 func routing(t testing.TB) *Front {
 	f, err := New(Config{
-		Dialer: &nodes{}, Live: proxy.NewLive(proxy.Limits{}), Counters: new(proxy.Counters),
+		Dialer: &nodes{at: map[proxy.Target]string{}}, Live: proxy.NewLive(proxy.Limits{}), Counters: new(proxy.Counters),
 		Names: func(h string) (string, bool) {
 			n, ok := map[string]string{"host1": "Edge1", "10.9.9.9": "edge2", "127.0.0.1": "no-such-node"}[h]
 			return n, ok
