@@ -175,6 +175,23 @@ func TestPendingLimit(t *testing.T) {
 	})
 }
 
+// TestLingers shows that who was refused and stays is not waited for.
+func TestLingers(t *testing.T) {
+	w := run(t, plan(), nil)
+	for _, kind := range []string{kindTLS, kindHTTP} {
+		c := dial(t, "tcp", w.addr(kind))
+		_, _ = io.WriteString(c, "EHLO\r\n\r\n")
+		if b, err := io.ReadAll(c); !bytes.Contains(b, []byte("400 Bad Request")) || err != nil {
+			t.Errorf("answer %q, %v", b, err)
+		}
+	}
+	eventually(t, "no pending connection", func() bool {
+		w.pending.mu.Lock()
+		defer w.pending.mu.Unlock()
+		return w.pending.total == 0
+	})
+}
+
 // TestStreamLimit shows what callers get beyond the limit of streams.
 func TestStreamLimit(t *testing.T) {
 	w := run(t, plan(), func(c *Config) { c.Live = proxy.NewLive(proxy.Limits{Streams: 2, PerCaller: 1}) })

@@ -159,7 +159,7 @@ func routing(t testing.TB) *Front {
 		t.Fatal(err)
 	}
 	p := plan()
-	p.Nodes = append(p.Nodes, Node{"evil", netip.MustParseAddr("169.254.169.254"), p.Nodes[0].Ports}, Node{"loop", netip.MustParseAddr("127.0.0.2"), p.Nodes[0].Ports})
+	p.Nodes = append(p.Nodes, Node{"evil", netip.MustParseAddr("169.254.169.254"), p.Nodes[0].Ports}, Node{"third", netip.MustParseAddr("10.0.0.5"), nil}, Node{"loop", netip.MustParseAddr("127.0.0.2"), p.Nodes[0].Ports})
 	f.Apply(p)
 	return f
 }
