@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -219,17 +220,33 @@ func (s *Site) Close() error {
 	if was {
 		return nil
 	}
-	// Streams first: they break off with a reset what has not ended.
+	s.endWorkers()
+	for _, ep := range s.stack.CleanupEndpoints() {
+		ep.Abort()
+	}
 	s.stack.Close()
-	for _, ep := range s.stack.CleanupEndpoints() {
-		ep.Abort()
-	}
-	s.workers.Wait()
-	for _, ep := range s.stack.CleanupEndpoints() {
-		ep.Abort()
-	}
 	s.stack.Wait()
 	return nil
+}
+
+// endWorkers waits for the handlers. Nothing but an end of the connection ends a
+// handshake in gVisor, and one may have begun just now: so it is asked for until
+// all of them are over.
+func (s *Site) endWorkers() {
+	done := make(chan struct{})
+	go func() { s.workers.Wait(); close(done) }()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, ep := range s.stack.RegisteredEndpoints() {
+			ep.Abort()
+		}
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Send takes packets for this node's own subnets. It implements

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,11 +27,19 @@ const (
 	keepaliveCount    = 3
 )
 
-// stream is gonet's connection, with what [net.TCPConn] has and that has not.
+// stream is gonet's connection, with what [net.TCPConn] has and that has not, and a
+// Write of its own.
 type stream struct {
 	*gonet.TCPConn
+	wq *waiter.Queue
 	ep tcpip.Endpoint
+
+	writeBy deadline
+	writing sync.Mutex
+	payload bytes.Reader // what is being written
 }
+
+var _ net.Conn = (*stream)(nil)
 
 func newStream(wq *waiter.Queue, ep tcpip.Endpoint) *stream {
 	idle, interval := tcpip.KeepaliveIdleOption(keepaliveIdle), tcpip.KeepaliveIntervalOption(keepaliveInterval)
@@ -39,7 +48,7 @@ func newStream(wq *waiter.Queue, ep tcpip.Endpoint) *stream {
 	_ = ep.SetSockOpt(&interval)
 	_ = ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepaliveCount)
 	ep.SocketOptions().SetKeepAlive(true)
-	return &stream{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep}
+	return &stream{TCPConn: gonet.NewTCPConn(wq, ep), wq: wq, ep: ep}
 }
 
 // SetLinger with zero makes Close send a reset; with less than zero, what is not
@@ -55,21 +64,67 @@ func (c *stream) SetLinger(sec int) error {
 // Read implements [net.Conn]. A deadline's error is [os.ErrDeadlineExceeded].
 func (c *stream) Read(b []byte) (int, error) {
 	n, err := c.TCPConn.Read(b)
-	return n, c.deadline(err)
-}
-
-// Write implements [net.Conn], as Read does.
-func (c *stream) Write(b []byte) (int, error) {
-	n, err := c.TCPConn.Write(b)
-	return n, c.deadline(err)
-}
-
-func (c *stream) deadline(err error) error {
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Err != nil && e.Timeout() {
 		e.Err = os.ErrDeadlineExceeded
-		return e
 	}
-	return err
+	return n, err
+}
+
+// Write implements [net.Conn], as Read does. That of gonet leaves the endpoint with
+// a reader of b, which so is kept as long as the connection: here the reader is
+// emptied.
+func (c *stream) Write(b []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	defer c.payload.Reset(nil)
+	var ready chan struct{}
+	for done := 0; ; {
+		over := c.writeBy.wait()
+		select {
+		case <-over:
+			return done, c.failed("write", os.ErrDeadlineExceeded)
+		default:
+		}
+		if done == len(b) {
+			return done, nil
+		}
+		c.payload.Reset(b[done:])
+		n, err := c.ep.Write(&c.payload, tcpip.WriteOptions{})
+		done += int(n)
+		if err == nil {
+			continue
+		}
+		if _, full := err.(*tcpip.ErrWouldBlock); !full {
+			return done, c.failed("write", errors.New(err.String()))
+		}
+		if ready == nil {
+			var entry waiter.Entry
+			entry, ready = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
+			c.wq.EventRegister(&entry)
+			defer c.wq.EventUnregister(&entry)
+			continue // there may be room since
+		}
+		select {
+		case <-ready:
+		case <-over:
+		}
+	}
+}
+
+func (c *stream) failed(op string, err error) error {
+	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+}
+
+// SetDeadline implements [net.Conn].
+func (c *stream) SetDeadline(t time.Time) error {
+	c.writeBy.set(t)
+	return c.SetReadDeadline(t)
+}
+
+// SetWriteDeadline implements [net.Conn].
+func (c *stream) SetWriteDeadline(t time.Time) error {
+	c.writeBy.set(t)
+	return nil
 }
 
 // DialTCP opens a connection: to an IPv6 address from the overlay address, to an

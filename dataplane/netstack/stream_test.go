@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -176,5 +177,63 @@ func TestListenerCloses(t *testing.T) {
 	_ = l.Close()
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept = %v", err)
+	}
+}
+
+// A connection at rest keeps nothing of what was written to it.
+func TestWriteKeepsNothing(t *testing.T) {
+	noLeaks(t)
+	p := newPair(t)
+	a, b := p.connect(t)
+	freed := make(chan struct{})
+	func() {
+		block := new([64 << 10]byte)
+		runtime.AddCleanup(block, func(done chan struct{}) { close(done) }, freed)
+		if _, err := a.Write(block[:]); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	if _, err := io.ReadFull(b, make([]byte, 64<<10)); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(10 * time.Second)
+	for {
+		runtime.GC()
+		select {
+		case <-freed:
+			return
+		case <-deadline:
+			t.Fatal("what was written is still held")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func TestWriteDeadlineWhileFull(t *testing.T) {
+	noLeaks(t)
+	p := newPair(t)
+	a, _ := p.connect(t)
+	_ = a.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+	n, err := a.Write(make([]byte, 64<<20))
+	if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n == 64<<20 {
+		t.Errorf("wrote %d, %v", n, err)
+	}
+	if _, err := a.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("behind the deadline: %v", err)
+	}
+	_ = a.SetWriteDeadline(time.Time{})
+	again := make(chan error, 1)
+	go func() {
+		_, err := a.Write([]byte("x"))
+		again <- err
+	}()
+	select {
+	case err := <-again:
+		t.Errorf("wrote into a full connection: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	_ = a.SetDeadline(time.Unix(1, 0))
+	if err := <-again; err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a deadline that comes while it waits: %v", err)
 	}
 }
