@@ -384,3 +384,15 @@ func TestConfigErrors(t *testing.T) {
 		t.Error("no node name, and no error")
 	}
 }
+
+// eventually waits for something that real connections bring about.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for !f() {
+		if !pause(ctx, 5*time.Millisecond) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,13 +40,14 @@ const (
 	gatewaysPath = "/apis/raven.openyurt.io/v1beta1/gateways"
 	settingsPath = "/api/v1/namespaces/kube-system/configmaps"
 	servicesPath = "/api/v1/namespaces/kube-system/services"
+	nodesPath    = "/api/v1/nodes"
 	leasesPath   = "/apis/coordination.k8s.io/v1/namespaces/corax-leases/leases"
 )
 
 func newFakeAPI(t *testing.T) *fakeAPI {
 	f := &fakeAPI{
 		t: t, version: 100, watchers: map[chan string]string{}, agents: map[string]bool{}, refuse: map[string]int{},
-		objects: map[string]map[string]string{gatewaysPath: {}, settingsPath: {}, servicesPath: {}, leasesPath: {}},
+		objects: map[string]map[string]string{gatewaysPath: {}, settingsPath: {}, servicesPath: {}, nodesPath: {}, leasesPath: {}},
 	}
 	f.addr = "127.0.0.1:0"
 	f.start()
@@ -167,7 +169,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case q.Get("watch") != "":
 		f.watch(w, r, path)
 	case r.Method == http.MethodGet && name == "":
-		f.list(w, path)
+		f.list(w, path, q)
 	case r.Method == http.MethodGet:
 		f.one(w, path, name)
 	case r.Method == http.MethodPatch:
@@ -187,7 +189,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func cutObject(p string) (collection, name string, ok bool) {
-	for _, c := range []string{gatewaysPath, settingsPath, servicesPath, leasesPath} {
+	for _, c := range []string{gatewaysPath, settingsPath, servicesPath, nodesPath, leasesPath} {
 		if p == c {
 			return c, "", true
 		}
@@ -204,7 +206,7 @@ func (f *fakeAPI) fail(w http.ResponseWriter, code int, message string) {
 	_, _ = fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":%q,"reason":%q,"code":%d}`, message, reason, code)
 }
 
-func (f *fakeAPI) list(w http.ResponseWriter, path string) {
+func (f *fakeAPI) list(w http.ResponseWriter, path string, q url.Values) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	kind, group := "GatewayList", "raven.openyurt.io/v1beta1"
@@ -213,12 +215,21 @@ func (f *fakeAPI) list(w http.ResponseWriter, path string) {
 		kind, group = "ConfigMapList", "v1"
 	case servicesPath:
 		kind, group = "ServiceList", "v1"
+	case nodesPath:
+		kind, group = "NodeList", "v1"
 	}
 	var items []string
-	for _, name := range slices.Sorted(maps.Keys(f.objects[path])) {
+	names := slices.Sorted(maps.Keys(f.objects[path]))
+	begin, _ := strconv.Atoi(q.Get("continue"))
+	end, next := len(names), ""
+	// As of an API server: a list from its cache is whole.
+	if limit, _ := strconv.Atoi(q.Get("limit")); limit > 0 && q.Get("resourceVersion") != "0" && begin+limit < end {
+		end, next = begin+limit, strconv.Itoa(begin+limit)
+	}
+	for _, name := range names[begin:end] {
 		items = append(items, f.objects[path][name])
 	}
-	_, _ = fmt.Fprintf(w, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d"},"items":[%s]}`, kind, group, f.version, strings.Join(items, ","))
+	_, _ = fmt.Fprintf(w, `{"kind":%q,"apiVersion":%q,"metadata":{"resourceVersion":"%d","continue":%q},"items":[%s]}`, kind, group, f.version, next, strings.Join(items, ","))
 }
 
 func (f *fakeAPI) one(w http.ResponseWriter, path, name string) {
