@@ -14,8 +14,10 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"corax/control/api/v1beta1"
+	"corax/control/controller/exposure"
 )
 
 // cacheOptions keeps the cache small: namespaced objects only of the namespaces
@@ -27,7 +29,7 @@ func cacheOptions(cfg Config) cache.Options {
 		DefaultTransform: strip,
 		ByObject: map[client.Object]cache.ByObject{
 			&coordinationv1.Lease{}:      {Namespaces: of(cfg.LeaseNamespace)},
-			&corev1.ConfigMap{}:          {Namespaces: of(cfg.Namespace)},
+			&corev1.ConfigMap{}:          oneConfigMap(cfg.Namespace, exposure.SettingsName),
 			&corev1.Service{}:            {Namespaces: of(cfg.Namespace)},
 			&discoveryv1.EndpointSlice{}: {Namespaces: of(cfg.Namespace)},
 			&corev1.Node{}:               {Transform: stripNode},
@@ -37,6 +39,32 @@ func cacheOptions(cfg Config) cache.Options {
 			},
 		},
 	}
+}
+
+// oneConfigMap keeps a single one: the others of the namespace are none of ours to
+// read, and may be large.
+func oneConfigMap(namespace, name string) cache.ByObject {
+	return cache.ByObject{Namespaces: map[string]cache.Config{
+		namespace: {FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name)},
+	}}
+}
+
+// ownCache is a cache beside the manager's, which starts and ends it like its own.
+type ownCache struct{ cache.Cache }
+
+// GetCache says so.
+func (c ownCache) GetCache() cache.Cache { return c.Cache }
+
+// newConfigMapCache caches a single ConfigMap: one cache can select no two by name.
+func newConfigMapCache(m manager.Manager, namespace, name string) (cache.Cache, error) {
+	c, err := cache.New(m.GetConfig(), cache.Options{
+		HTTPClient: m.GetHTTPClient(), Scheme: m.GetScheme(), Mapper: m.GetRESTMapper(), DefaultTransform: strip,
+		ByObject: map[client.Object]cache.ByObject{&corev1.ConfigMap{}: oneConfigMap(namespace, name)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, m.Add(ownCache{c})
 }
 
 // strip removes the bulk of the metadata. Of managedFields it leaves who wrote

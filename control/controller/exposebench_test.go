@@ -133,7 +133,7 @@ func (b *bench) expose() reconcile.Reconciler {
 
 func (b *bench) names() reconcile.Reconciler {
 	return &hostNames{
-		client: b, events: b.events, log: slog.New(slog.DiscardHandler),
+		client: b, file: b, events: b.events, log: slog.New(slog.DiscardHandler),
 		cfg: Config{Namespace: "kube-system", DomainLabel: DefaultDomainLabel},
 	}
 }

@@ -37,6 +37,7 @@ const namesDelay = time.Second
 // map. Everything hangs together, so all events lead to the same request.
 type hostNames struct {
 	client client.Client
+	file   client.Reader // of the hosts file
 	guard  *guard
 	events events.EventRecorder
 	log    *slog.Logger
@@ -47,8 +48,12 @@ type hostNames struct {
 }
 
 func addNames(m manager.Manager, cfg Config, g *guard) error {
+	hosts, err := newConfigMapCache(m, cfg.Namespace, names.ConfigMapName)
+	if err != nil {
+		return err
+	}
 	r := &hostNames{
-		client: m.GetClient(), guard: g, events: m.GetEventRecorder(name), log: cfg.Log, cfg: cfg, delay: namesDelay,
+		client: m.GetClient(), file: hosts, guard: g, events: m.GetEventRecorder(name), log: cfg.Log, cfg: cfg, delay: namesDelay,
 	}
 	c, err := controller.New("names", m, controller.Options{
 		Reconciler: r,
@@ -62,12 +67,14 @@ func addNames(m manager.Manager, cfg Config, g *guard) error {
 		return c.Watch(source.Kind(m.GetCache(), o, r.handler(),
 			predicate.NewPredicateFuncs(mine), predicate.Funcs{UpdateFunc: changed}))
 	}
+	hostsChanged := predicate.TypedFuncs[client.Object]{UpdateFunc: anyChange}
 	always := func(client.Object) bool { return true }
 	return errors.Join(
 		watch(&corev1.Node{}, always, addressesChanged),
 		watch(&gateway.Gateway{}, always, namesChanged),
 		watch(&corev1.Service{}, r.named(names.ServiceName), anyChange),
-		watch(&corev1.ConfigMap{}, r.named(names.ConfigMapName, exposure.SettingsName), anyChange),
+		watch(&corev1.ConfigMap{}, r.named(exposure.SettingsName), anyChange),
+		c.Watch(source.Kind(hosts, client.Object(&corev1.ConfigMap{}), r.handler(), hostsChanged)),
 		watch(&discoveryv1.EndpointSlice{}, func(o client.Object) bool {
 			return o.GetLabels()[discoveryv1.LabelServiceName] == names.ServiceName
 		}, anyChange),

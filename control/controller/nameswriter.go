@@ -159,7 +159,7 @@ func (v *namesView) hosts(ctx context.Context) error {
 		v.problems = append(v.problems, names.Problem{Text: p})
 	}
 	have := &corev1.ConfigMap{}
-	err := v.client.Get(ctx, client.ObjectKey{Namespace: v.cfg.Namespace, Name: names.ConfigMapName}, have)
+	err := v.file.Get(ctx, client.ObjectKey{Namespace: v.cfg.Namespace, Name: names.ConfigMapName}, have)
 	if client.IgnoreNotFound(err) != nil {
 		return err
 	}
