@@ -2,10 +2,12 @@ package main
 
 import (
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 
 	"corax/control"
+	"corax/proxy/channel"
 	"corax/proxy/front"
 )
 
@@ -18,7 +20,7 @@ const frontKubelet, portKubelet = 10281, 10250
 func (a *agent) buildFront() error {
 	p, f := a.proxy, &a.cfg.Front
 	cfg := front.Config{
-		Log: a.log, Dialer: p.channel, Live: p.live, Counters: p.counters,
+		Log: a.log, Dialer: p.channel, Live: p.live, Counters: p.counters, Pool: p.pool, Via: reachedOver,
 		Unnamed: a.cfg.Preset == presetOpenYurt,
 	}
 	if a.cluster != nil {
@@ -36,6 +38,15 @@ func (a *agent) buildFront() error {
 	var err error
 	p.front, err = front.New(cfg)
 	return err
+}
+
+// reachedOver is the overlay address by which the channel reached a node; empty: it was
+// dialled plainly.
+func reachedOver(c net.Conn) string {
+	if c, ok := c.(*channel.Conn); ok && c.Via.IsValid() {
+		return c.Via.String()
+	}
+	return ""
 }
 
 // applyFront brings the front to the plan, and returns what is in the way.
