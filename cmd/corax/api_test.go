@@ -33,6 +33,7 @@ type fakeAgent struct {
 
 	paths    func(name string) (Paths, error)
 	netcheck func(ctx context.Context) (Netcheck, error)
+	streams  func() ProxyStreams
 }
 
 func (f *fakeAgent) set(change func(s *Status)) {
@@ -53,6 +54,7 @@ func (f *fakeAgent) api() agentAPI {
 		},
 		Paths:    f.paths,
 		Netcheck: f.netcheck,
+		Streams:  f.streams,
 		Ready:    func() (bool, []string) { return len(f.notOK) == 0, f.notOK },
 		Counters: func() []dataplane.Counter {
 			return []dataplane.Counter{
