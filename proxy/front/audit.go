@@ -32,6 +32,9 @@ func (f *Front) record(s *stream, r request, status int, err error) {
 // refuse counts a request that was not served and writes its audit line. Of many
 // at once only some are written, and then how many were not.
 func (f *Front) refuse(a *arrival, r request, err error) {
+	if errors.Is(err, errSilent) {
+		return
+	}
 	code := proxy.CodeOf(err)
 	f.cfg.Counters.Refused(code)
 	if !f.lines.Allow() {

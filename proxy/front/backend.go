@@ -31,7 +31,7 @@ func (f *Front) connectNode(ctx context.Context, s *stream, https bool) (net.Con
 	if err != nil {
 		return nil, nil, err
 	}
-	counted := &countedConn{Conn: raw, s: s}
+	counted := &countedConn{Conn: raw, s: s, stalls: stallWatch{count: &f.cfg.Counters.Stalls}}
 	if !https {
 		return counted, counted, nil
 	}
@@ -129,8 +129,9 @@ func newBackend() *http.Transport {
 // the way: with TLS where the node speaks it.
 type countedConn struct {
 	net.Conn
-	s   *stream
-	off atomic.Bool
+	s      *stream
+	off    atomic.Bool
+	stalls stallWatch
 }
 
 // Read counts bytes from the node.
@@ -146,6 +147,7 @@ func (c *countedConn) Read(b []byte) (int, error) {
 
 // Write counts bytes to the node.
 func (c *countedConn) Write(b []byte) (int, error) {
+	defer c.stalls.watch()()
 	n, err := c.Conn.Write(b)
 	if !c.off.Load() {
 		c.s.live.Up.Add(uint64(n))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"corax/proxy"
@@ -60,6 +61,18 @@ func (c *tlsConn) SetLinger(sec int) error {
 }
 
 var _ proxy.CloseWriter = (*tlsConn)(nil)
+
+// errSilent is of a connection that was opened and closed, as health checks do. It
+// is no request, and nobody is told.
+var errSilent = errors.New("nothing was said")
+
+// cut is the error of a connection that ended after n bytes.
+func cut(err error, n int) error {
+	if err != nil && n == 0 && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return errSilent
+	}
+	return err
+}
 
 // answer refuses in HTTP where the caller is there to read it, and closes.
 func answer(c net.Conn, version string, err error) {

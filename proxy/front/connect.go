@@ -25,7 +25,9 @@ func (f *Front) serveConnect(ctx context.Context, a *arrival) {
 	if _, unix := a.LocalAddr().(*net.UnixAddr); !unix {
 		t, user, err := f.connectTLS(ctx, a)
 		if err != nil {
-			f.refuse(a, r, &proxy.Refusal{Code: proxy.CodeUnauthenticated, Text: "request: no TLS with a client certificate: " + err.Error(), Err: err})
+			if !errors.Is(err, io.EOF) { // a health check says nothing
+				f.refuse(a, r, &proxy.Refusal{Code: proxy.CodeUnauthenticated, Text: "request: no TLS with a client certificate: " + err.Error(), Err: err})
+			}
 			_ = a.Close()
 			return
 		}

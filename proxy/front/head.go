@@ -35,7 +35,10 @@ func readHead(c net.Conn) (h head, read []byte, err error) {
 			h, err := parseHead(buf[:max(0, n-m-3)+i+4])
 			return h, buf[:n], err
 		}
+		err = cut(err, n)
 		switch {
+		case errors.Is(err, errSilent):
+			return head{}, nil, err
 		case n > 0 && !tokenByte(buf[0]):
 			return head{}, nil, badHead("these bytes are not HTTP")
 		case errors.Is(err, os.ErrDeadlineExceeded):

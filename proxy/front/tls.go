@@ -61,7 +61,7 @@ func readHello(c net.Conn) (name string, hello []byte, err error) {
 			}
 		}
 		if err != nil {
-			return "", buf[:n], err
+			return "", buf[:n], cut(err, n)
 		}
 		if n == len(buf) {
 			buf = append(buf, make([]byte, min(len(buf), maxHello-n))...)
@@ -82,8 +82,9 @@ func (f *Front) refuseHello(a *arrival, err error) {
 	case errors.Is(err, errHelloBad), errors.Is(err, errHelloLong):
 		f.refuse(a, request{front: kindTLS}, &proxy.Refusal{Code: proxy.CodeMalformed, Text: "request: " + err.Error(), Err: err})
 		alert(a, alertDecodeError)
+	case errors.Is(err, errSilent):
+		_ = a.Close()
 	default:
-		// A health check that says nothing, or a caller that changed its mind.
 		f.refuse(a, request{front: kindTLS}, &proxy.Refusal{Code: proxy.CodeMalformed, Text: "request: no ClientHello", Err: err})
 		_ = a.Close()
 	}

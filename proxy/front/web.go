@@ -69,6 +69,7 @@ func (f *Front) handOver(ctx context.Context, a *arrival, c *webConn) {
 		return
 	}
 	c.ahead = read
+	c.stalls.count = &f.cfg.Counters.Stalls
 	c.done = make(chan struct{})
 	_ = c.SetDeadline(time.Time{})
 	select {
@@ -86,6 +87,7 @@ type webConn struct {
 	tls     *tls.ConnectionState // nil: plain
 	ahead   []byte
 	handled atomic.Bool
+	stalls  stallWatch
 	done    chan struct{}
 	once    sync.Once
 }
@@ -99,6 +101,12 @@ func (c *webConn) Read(b []byte) (int, error) {
 	}
 	c.ahead = nil
 	return c.Conn.Read(b)
+}
+
+// Write counts a caller that takes nothing for long.
+func (c *webConn) Write(b []byte) (int, error) {
+	defer c.stalls.watch()()
+	return c.Conn.Write(b)
 }
 
 // CloseWrite ends the direction to the caller.
