@@ -1,11 +1,16 @@
 package main
 
-import "corax/dataplane/key"
+import (
+	"slices"
+
+	"corax/dataplane/key"
+)
 
 // agentSettings lists what can be set of an agent; parsing fills cfg.
 func agentSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) []*setting {
-	all := append(nodeSettings(cfg, readFile), serviceSettings(cfg)...)
-	return append(append(all, proxySettings(cfg)...), processSettings(cfg)...)
+	return slices.Concat(
+		nodeSettings(cfg, readFile), rootlessSettings(cfg), serviceSettings(cfg), proxySettings(cfg), processSettings(cfg),
+	)
 }
 
 // nodeSettings are the settings of this node and its datapath.

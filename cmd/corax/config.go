@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"corax/dataplane/key"
+	"corax/proxy/forward"
 )
 
 // agentConfig is everything that an operator decides about one agent: flags, the
@@ -48,6 +49,9 @@ type agentConfig struct {
 	ProxyTLSAddr  netip.AddrPort
 	ProxyHTTPAddr netip.AddrPort
 	Front         frontConfig
+
+	Expose        []forward.Expose       // without a TUN: addresses that stand for other hosts
+	ProxyProtocol []forward.Destinations // likewise: who is told the real source
 
 	LogLevel  slog.Level
 	LogFormat logFormat

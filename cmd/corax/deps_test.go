@@ -112,8 +112,8 @@ var rules = []rule{
 	},
 	{
 		"corax/dataplane/netstack",
-		[]string{"cmd/corax"},
-		"siblings meet in wire.go through dataplane.Sender, and proxy is given listeners and dial functions",
+		[]string{"cmd/corax", "proxy/forward"},
+		"siblings meet in wire.go through dataplane.Sender; the rest of proxy is given listeners and dial functions",
 	},
 	{
 		"corax/dataplane/hostnet",
@@ -177,6 +177,7 @@ var roots = map[string][]string{
 	"proxy/splice":    {},
 	"proxy/edge":      {"corax/control", "corax/proxy", "corax/proxy/preamble", "corax/proxy/splice"},
 	"proxy/channel":   {"corax/control", "corax/proxy", "corax/proxy/preamble"},
+	"proxy/forward":   {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/netstack", "corax/proxy/splice"},
 	"proxy/front":     {"corax/proxy", "corax/proxy/splice"},
 	"integration/lab": {"corax/control/api/v1beta1", "corax/dataplane", "corax/dataplane/key", "corax/nat/stun"},
 }

@@ -11,9 +11,8 @@ import (
 // An agent without a TUN has nothing on the host, but one with a TUN may have run
 // here and been killed. What that one left (table, rule, nftables table, TUN)
 // keeps the packets of the pods in. With --datapath netstack somebody has decided
-// that this node's pods are not carried, so it goes. With --datapath auto the TUN
-// failed by accident, so the remote subnets stay closed, until SIGTERM says that
-// the agent's job is over.
+// to do without, so it goes. With --datapath auto the TUN failed by accident, so
+// the remote subnets stay closed, until SIGTERM says that the agent's job is over.
 
 // withoutHost reports whether the agent runs although the host could not be
 // looked at: where no TUN is asked for, and nobody is known to be in the way. A
@@ -47,9 +46,6 @@ func (a *agent) clearHost() {
 // returns what is in the way.
 func (a *agent) holdHost(ctx context.Context, c dataplane.Config) []string {
 	var out []string
-	if len(c.Self.Subnets) > 0 {
-		out = append(out, "this node's own pods are not carried: "+a.datapathReason)
-	}
 	if a.left != "" {
 		out = append(out, a.left)
 	}

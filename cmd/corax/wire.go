@@ -35,12 +35,13 @@ type agent struct {
 	datapath       datapath // tun or netstack: what was chosen
 	datapathReason string
 
-	fabric *fabric.Fabric
-	vxlan  *vxlan.Endpoint
-	stack  *netstack.Stack
-	tun    *hostnet.TUN  // nil without a TUN
-	host   *hostnet.Host // nil where we have nothing to do with the host
-	left   string        // what a dead agent left and we could not remove
+	fabric   *fabric.Fabric
+	vxlan    *vxlan.Endpoint
+	stack    *netstack.Stack
+	tun      *hostnet.TUN  // nil without a TUN
+	host     *hostnet.Host // nil where we have nothing to do with the host
+	rootless *rootless     // nil with a TUN
+	left     string        // what a dead agent left and we could not remove
 
 	cluster  cluster // nil: the Gateway objects come from a directory
 	resolver *resolver
@@ -119,6 +120,9 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	if err := a.buildTUN(); err != nil {
 		return err
 	}
+	if err := a.buildSite(); err != nil {
+		return err
+	}
 
 	stopping := ctx
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -130,6 +134,9 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	if a.tun != nil {
 		g.Go(func() error { return a.tun.Run(ctx) })
 		g.Go(func() error { return a.host.Watch(ctx, a.inbox.poke) })
+	}
+	if a.rootless != nil {
+		g.Go(func() error { return a.rootless.site.Run(ctx) })
 	}
 	g.Go(func() error { return hostnet.WatchNetwork(ctx, cfg.TUNName, a.networkChanged) })
 	g.Go(func() error { return a.resolver.Run(ctx) })
@@ -240,7 +247,7 @@ func (a *agent) buildHost() error {
 }
 
 // buildTUN opens the TUN, or attaches to the one that a predecessor left. Without
-// a usable TUN the agent carries everything but this node's own pods.
+// a usable TUN sockets stand in for it.
 func (a *agent) buildTUN() error {
 	if a.host == nil {
 		return nil
@@ -264,7 +271,7 @@ func (a *agent) buildTUN() error {
 		return err
 	default:
 		a.datapath, a.datapathReason = datapathNetstack, err.Error()
-		a.log.Warn("no TUN: the packets of this node's own pods are not carried", "err", err)
+		a.log.Warn("no TUN: sockets stand in for it, and programs of this node need a proxy", "err", err)
 	}
 	return nil
 }
@@ -322,8 +329,11 @@ func (a *agent) outputs(tunnel *tunnel) fabric.Outputs {
 	if tunnel != nil {
 		out.WireGuard = tunnel
 	}
-	if a.tun != nil {
+	switch {
+	case a.tun != nil:
 		out.TUN = a.tun
+	case a.rootless != nil:
+		out.TUN = a.rootless.site
 	}
 	return out
 }
@@ -331,7 +341,7 @@ func (a *agent) outputs(tunnel *tunnel) fabric.Outputs {
 // applyHost brings the host to the plan, and returns what is in the way.
 func (a *agent) applyHost(ctx context.Context, c dataplane.Config) []string {
 	if a.tun == nil {
-		return a.holdHost(ctx, c)
+		return append(a.applySite(c), a.holdHost(ctx, c)...)
 	}
 	problems, err := a.host.Apply(ctx, a.hostState(c))
 	var out []string
@@ -358,6 +368,9 @@ func (a *agent) counters() []dataplane.Counter {
 	all = append(all, a.proxyCounters()...)
 	if a.tun != nil {
 		all = append(all, a.tun.Counters()...)
+	}
+	if a.rootless != nil {
+		all = append(all, a.rootless.counters()...)
 	}
 	all = append(all, a.clusterCounters()...)
 	if v := a.view.Load(); v.tunnel != nil {

@@ -147,6 +147,9 @@ func (a *Agent) Restart() error {
 // SetArgs replaces the further arguments for the next start.
 func (a *Agent) SetArgs(args ...string) { a.cfg.Args = args }
 
+// SetBinary replaces the program, for the next start and for commands.
+func (a *Agent) SetBinary(path string) { a.cfg.Binary = path }
+
 // SetAttr replaces how the process is started, for the next start.
 func (a *Agent) SetAttr(attr syscall.SysProcAttr) { a.cfg.Attr = attr }
 
