@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"corax/control/api/v1beta1"
+	"corax/control/failover"
 	"corax/control/file"
 	"corax/dataplane"
 	"corax/dataplane/hostnet"
@@ -50,6 +51,9 @@ type cluster interface {
 	Front(on bool)
 	// Fronting fills in what a front needs of the cluster.
 	Fronting(*front.Config)
+	// Haste has this node's Lease renewed more often, while somebody who should
+	// be active does not answer.
+	Haste(on bool)
 	// Server is the address of the API server; zero while that is not known.
 	Server() netip.Addr
 	// Connected reports whether the API server is there, and since when.
@@ -110,6 +114,8 @@ func (a *agent) report(now time.Time, peers []dataplane.PeerStatus) {
 	if !v.have {
 		return
 	}
+	_, doubt := failover.Watch(a.failoverInput(v, now))
+	a.cluster.Haste(doubt)
 	_, err := hostnet.LinkMTU(a.cfg.NodeIP)
 	f := carryFacts{now: now, started: l.opened, underlay: err, open: l.tunnel != nil && !l.tunnel.dead(), config: &v.plan.Config, peers: peers}
 	if ok, why, sure := f.judge(); sure {

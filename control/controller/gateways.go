@@ -32,6 +32,10 @@ const (
 	// emptyGrace is how long a new Gateway without nodes is left alone: they are
 	// labelled after it was made.
 	emptyGrace = 10 * time.Second
+	// doubtPeriod is how often a lapse in doubt is looked at, and lapseMost how
+	// long it stays in doubt where no tunnel shows standbys that they are needed.
+	doubtPeriod = 500 * time.Millisecond
+	lapseMost   = 2 * time.Second
 	// staleRetry is when to look again after the cache was behind the API server.
 	staleRetry = 100 * time.Millisecond
 )
@@ -117,7 +121,7 @@ func (r *electorate) bring(ctx context.Context, g *gateway.Gateway) (time.Durati
 	if err := r.raise(ctx, s.g); err != nil {
 		return 0, errors.Join(listed, err)
 	}
-	return sooner(sooner(wait, r.settling(s.g, modes)), unconfirmed(s.g)), listed
+	return sooner(sooner(wait, r.settling(s.g, modes)), sooner(unconfirmed(s.g), doubting(s.g, modes))), listed
 }
 
 // gather reads what the election follows from. A wait means that something is not
@@ -150,8 +154,13 @@ func (r *electorate) gather(ctx context.Context, g *gateway.Gateway) (*domainSta
 	}
 	now := time.Now()
 	r.seat(now, g)
+	tunnel := s.settings.Tunnel && election.Replicas(&g.Spec, v1beta1.TypeTunnel) > 0
 	s.election = election.Domain{
 		Nodes: nodes, Endpoints: g.Spec.Endpoints, Standing: r.tracker.Standing,
+		Outlived: func(dead, other string) bool {
+			// Without tunnels nobody tells standbys to make haste.
+			return r.tracker.Outlived(dead, other) || !tunnel && r.tracker.LapsedFor(dead) > lapseMost
+		},
 		Settled: func(node string) bool { _, ok := r.tracker.Settled(now, node); return ok },
 		Holder:  r.holder(ctx, g.Name), Unbound: r.cfg.Unbound,
 	}
@@ -319,6 +328,20 @@ func (r *electorate) settling(g *gateway.Gateway, modes []election.Mode) time.Du
 		}
 	}
 	return wait
+}
+
+// doubting returns when to look again whether a Lease that lapsed counts; zero:
+// there is none in doubt.
+func doubting(g *gateway.Gateway, modes []election.Mode) time.Duration {
+	for _, m := range modes {
+		present := election.Active(g.Status.ActiveEndpoints, m.Type)
+		for _, c := range m.Candidates {
+			if c.Doubtful && slices.Contains(present, c.Node) {
+				return doubtPeriod
+			}
+		}
+	}
+	return 0
 }
 
 // candidatesOf returns the nodes that we listed.

@@ -140,6 +140,42 @@ func TestGatewayFailsOver(t *testing.T) {
 	})
 }
 
+// TestGatewayOfASiteThatIsCutOff: active node and standbys lose the API server at
+// once, while other sites do not. The standbys' Leases are the longer ones, and no
+// reason to elect somebody who is as far away. When only the active one died, a
+// standby that shows itself is elected within the bound.
+func TestGatewayOfASiteThatIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := up(t, ourGateway("pool", "pool/pool"))
+		w.leases("a", "b", "c")
+		see := func(node string, seconds int) {
+			l := election.ReadLease(testLease(node, node, time.Now()))
+			l.Duration = time.Duration(seconds) * time.Second
+			w.r.tracker.Observe(time.Now(), node, l)
+		}
+		see("a", 6)
+		time.Sleep(1500 * time.Millisecond)
+		see("b", 30)
+		see("c", 30)
+		for range 8 {
+			time.Sleep(time.Second)
+			w.renew("elsewhere")
+			w.once("pool")
+		}
+		if s := w.r.tracker.Standing("a").State; s != election.Lapsed {
+			t.Fatalf("a is %v", s)
+		}
+		if res := w.once("pool"); res.RequeueAfter != doubtPeriod || len(w.writes) > 0 {
+			t.Errorf("%+v, writes %v", res, w.writes)
+		}
+		check(t, w, "pool", "listed a,b,c tunnel a proxy a epoch 1")
+		// It was the node alone.
+		see("c", 30)
+		w.settle("pool")
+		check(t, w, "pool", "listed a,b,c tunnel c proxy c epoch 2")
+	})
+}
+
 func TestGatewayAsksBeforeItFailsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := up(t, ourGateway("pool", "pool/pool"))

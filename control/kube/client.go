@@ -176,6 +176,11 @@ func (c *Client) Run(ctx context.Context) error {
 // blocks; the newest counts.
 func (c *Client) Publish(e Entry) { c.publisher.entry.put(e) }
 
+// Haste tells whether somebody active in this domain does not answer. Then a
+// standby renews its Lease as often as an active node: whoever elects sees that it
+// is alive, and not cut off with the other. It never blocks.
+func (c *Client) Haste(on bool) { c.keeper.haste.put(on) }
+
 // Carry tells whether this node can carry its domain's traffic now, and if not,
 // why. It never blocks; the newest counts. Until the first call the Lease is left
 // as it is.

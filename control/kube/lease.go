@@ -93,6 +93,7 @@ type keeper struct {
 	log      *slog.Logger
 	random   func() float64
 	carry    latest[carrying]
+	haste    latest[bool]              // renew as often as an active node
 	gateways latest[[]v1beta1.Gateway] // those that list the node
 	wake     chan struct{}
 
@@ -106,7 +107,7 @@ type keeper struct {
 
 func newKeeper(node string, api leaser, l *link, log *slog.Logger) *keeper {
 	k := &keeper{node: node, api: api, link: l, log: log, random: rand.Float64, wake: make(chan struct{}, 1)}
-	k.carry.wake, k.gateways.wake = k.wake, k.wake
+	k.carry.wake, k.haste.wake, k.gateways.wake = k.wake, k.wake, k.wake
 	return k
 }
 
@@ -148,7 +149,7 @@ func (k *keeper) step(ctx context.Context, now time.Time) (time.Duration, bool) 
 	if !ok {
 		return 0, false
 	}
-	_, every := role.term()
+	every := k.every(role)
 	due := k.tried.Add(every - time.Duration(k.random()*float64(every)/10))
 	if role != k.role || carry != k.said {
 		due = k.tried.Add(leaseGap)
@@ -160,9 +161,19 @@ func (k *keeper) step(ctx context.Context, now time.Time) (time.Duration, bool) 
 	return every - time.Duration(k.random()*float64(every)/10), true
 }
 
+// every is how often the Lease is renewed at present.
+func (k *keeper) every(role leaseRole) time.Duration {
+	if haste, _ := k.haste.get(); haste {
+		role = leaseActive
+	}
+	_, every := role.term()
+	return every
+}
+
 // renew writes the Lease.
 func (k *keeper) renew(ctx context.Context, now time.Time, role leaseRole, carry carrying) {
-	duration, every := role.term()
+	duration, _ := role.term()
+	every := k.every(role)
 	if carry != k.said || !k.kept {
 		k.log.Info("this node's Lease", "role", string(role), "carries", carry.ok, "reason", carry.reason)
 	}

@@ -186,6 +186,22 @@ func TestRoleIn(t *testing.T) {
 	}
 }
 
+// TestHaste: a standby renews like an active node while that does not answer, and
+// stays a standby.
+func TestHaste(t *testing.T) {
+	keeping(t, func(l *leases, k *keeper) {
+		k.gateways.put(domain("you", "me", "you"))
+		k.carry.put(carrying{ok: true})
+		k.haste.put(false)
+		after(9 * time.Second)
+		k.haste.put(true)
+		after(4 * time.Second)
+		k.haste.put(false)
+		after(11 * time.Second)
+		l.check(`0.0 create "me" 30`, `9.0 patch "me" 30`, `11.0 patch "me" 30`, `13.0 patch "me" 30`, `23.0 patch "me" 30`)
+	})
+}
+
 func TestPaceOfLeases(t *testing.T) {
 	keeping(t, func(l *leases, k *keeper) {
 		k.gateways.put(domain("you", "me", "you"))

@@ -44,7 +44,7 @@ func Elect(present []string, list []Candidate, replicas int) Seats {
 		worst := worstOf(taken)
 		rest := slices.Concat(taken[:worst], taken[worst+1:])
 		i := b.best(rest)
-		if b.waiting[i].Demerits >= taken[worst].Demerits {
+		if !betters(b.waiting[i], taken[worst]) {
 			break
 		}
 		if out := taken[worst]; b.sits[out.Node] {
@@ -67,7 +67,7 @@ func newBallot(present []string, list []Candidate) *ballot {
 	for i, c := range list {
 		b.order[c.Node] = i
 		switch {
-		case !c.Eligible:
+		case !c.Eligible || c.Doubtful && !slices.Contains(present, c.Node):
 		case slices.Contains(present, c.Node):
 			b.sits[c.Node] = true
 			b.sitting = append(b.sitting, c)
@@ -95,12 +95,30 @@ func (b *ballot) best(taken []Candidate) int {
 	best := 0
 	for i, c := range b.waiting {
 		d := b.waiting[best]
-		if cmp.Or(cmp.Compare(c.Demerits, d.Demerits), cmp.Compare(zone[c.Zone], zone[d.Zone]),
+		if cmp.Or(cmp.Compare(c.Demerits&noKey, d.Demerits&noKey), silence(c, d), cmp.Compare(c.Demerits, d.Demerits), cmp.Compare(zone[c.Zone], zone[d.Zone]),
 			cmp.Compare(b.order[c.Node], b.order[d.Node])) < 0 {
 			best = i
 		}
 	}
 	return best
+}
+
+// betters reports whether c should have the seat of d: not before c shows itself,
+// unless d carries nothing.
+func betters(c, d Candidate) bool {
+	return c.Demerits < d.Demerits && (!c.Silent || d.Silent || d.Demerits&noKey != 0)
+}
+
+// silence puts first who is known to be alive.
+func silence(a, b Candidate) int {
+	switch {
+	case a.Silent == b.Silent:
+		return 0
+	case b.Silent:
+		return -1
+	default:
+		return 1
+	}
 }
 
 func (b *ballot) next(taken []Candidate) Candidate { return b.take(b.best(taken)) }

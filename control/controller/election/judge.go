@@ -36,6 +36,12 @@ type Candidate struct {
 	Why      string
 	// Gone nodes cannot even stay active for want of another.
 	Gone bool
+	// Doubtful says that its Lease lapsed, which counts when another candidate
+	// shows that the API server can be reached from there. Until then an active
+	// one stays.
+	Doubtful bool
+	// Silent says that since some Lease lapsed nothing was seen of this one.
+	Silent bool
 	// Demerits is the sum of what speaks against it.
 	Demerits int
 	// Settled says that it is active and may stand alone.
@@ -65,6 +71,9 @@ type Domain struct {
 	Endpoints []v1beta1.Endpoint
 	// Standing returns the state of a node's Lease; nil means that there are none.
 	Standing func(node string) Standing
+	// Outlived says whether other was seen to renew its Lease when dead, alive,
+	// would have, too; nil: a Lease that lapsed counts at once.
+	Outlived func(dead, other string) bool
 	// Settled says whether an active node may stand alone; nil means that all may.
 	Settled func(node string) bool
 	// Holder returns who else than a node has a public key, in base64, in its
@@ -100,6 +109,13 @@ func (d Domain) judge(name string, alone bool) Candidate {
 	}
 	c.Zone = n.Zone
 	c.Why = d.fault(n, alone)
+	switch {
+	case alone || d.Outlived == nil || d.Standing == nil:
+	case c.Why == CauseLapsed && d.doubtful(name):
+		c.Doubtful, c.Why = true, ""
+	case c.Why == "":
+		c.Silent = d.silent(name)
+	}
 	c.Eligible = c.Why == ""
 	for _, m := range []struct {
 		yes  bool
@@ -110,6 +126,44 @@ func (d Domain) judge(name string, alone bool) Candidate {
 		}
 	}
 	return c
+}
+
+// doubtful reports whether the lapse of a node's Lease tells nothing of the node
+// yet: others could be alive, and none has shown it since.
+func (d Domain) doubtful(name string) bool {
+	doubt := false
+	for _, other := range d.listed() {
+		n := find(d.Nodes, other)
+		if n == nil || other == name {
+			continue
+		}
+		switch d.Standing(other).State {
+		case NoLease:
+			if n.Ready {
+				return false // it will never show anything
+			}
+		case Fresh:
+			if d.Outlived(name, other) {
+				return false
+			}
+			doubt = true
+		}
+	}
+	return doubt
+}
+
+// silent reports whether a node with a fresh Lease may be as dead as one of which
+// it lapsed.
+func (d Domain) silent(name string) bool {
+	if d.Standing(name).State != Fresh {
+		return false
+	}
+	for _, other := range d.listed() {
+		if other != name && d.Standing(other).State == Lapsed && find(d.Nodes, other) != nil && !d.Outlived(other, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // fault says why a node of the domain is not eligible; "" when it is.

@@ -11,6 +11,8 @@ const (
 	// we count as in touch with it. It is short against a Lease's duration, so that
 	// agents who could not renew either have time to do so.
 	contactGap = 2500 * time.Millisecond
+	// renewSlack is by how much a renewal may be late.
+	renewSlack = 500 * time.Millisecond
 	// settleMin is how long a new gateway node has to open its paths before the
 	// one that it replaces goes, and settleMax how long at most we wait for its
 	// agent to know of its seat.
@@ -126,6 +128,31 @@ func (t *Tracker) Standing(node string) Standing {
 		return Standing{}
 	}
 	return t.standing(n)
+}
+
+// Outlived reports whether the Lease of other was seen to change so long after that
+// of dead that dead, too, would have renewed, were it alive. Both stop at once where
+// their site loses the API server.
+func (t *Tracker) Outlived(dead, other string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a, b := t.nodes[dead], t.nodes[other]
+	if a == nil || b == nil || !a.known || !b.known {
+		return false
+	}
+	// Agents renew three times in a Lease's duration.
+	return b.changed.Sub(a.changed) > a.lease.Duration/3+renewSlack
+}
+
+// LapsedFor returns for how long a node's Lease has lapsed; zero: it has not.
+func (t *Tracker) LapsedFor(node string) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.nodes[node]
+	if n == nil || t.standing(n).State != Lapsed {
+		return 0
+	}
+	return t.contact.Sub(t.end(n))
 }
 
 // Settled reports whether a node that is active may stand alone: it was active for

@@ -154,6 +154,43 @@ func TestTracker(t *testing.T) {
 	}
 }
 
+func TestOutlived(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		dead, other float64 // when they were seen last
+		duration    int     // of the dead one's Lease
+		want        bool
+	}{
+		{"both stopped at once", 10, 9, 6, false},
+		{"the standby was the last, before the other was due", 10, 12, 6, false},
+		{"late, but it may be", 10, 12.5, 6, false},
+		{"the other would have renewed", 10, 12.6, 6, true},
+		{"a long Lease is renewed seldom", 10, 20, 30, false},
+		{"and later still", 10, 20.6, 30, true},
+	} {
+		var tr Tracker
+		renew("dead", tt.duration, tt.dead)(&tr, at(tt.dead))
+		renew("other", 30, tt.other)(&tr, at(tt.other))
+		if got := tr.Outlived("dead", "other"); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+		if tr.Outlived("dead", "nobody") || tr.Outlived("nobody", "other") {
+			t.Error("who has no Lease showed something")
+		}
+	}
+}
+
+func TestLapsedFor(t *testing.T) {
+	var tr Tracker
+	renew("n", 6, 0)(&tr, at(0))
+	for now, want := range []time.Duration{0, 0, 0, 0, 0, 0, 0, time.Second, 2 * time.Second} {
+		contact(&tr, at(float64(now)))
+		if got := tr.LapsedFor("n"); got != want {
+			t.Errorf("at %d: %v, want %v", now, got, want)
+		}
+	}
+}
+
 func TestTrackerReason(t *testing.T) {
 	var tr Tracker
 	release("n", "device down")(&tr, at(0))
