@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -231,4 +233,52 @@ func TestSlowReader(t *testing.T) {
 		_ = c.Close()
 	}
 	eventually(t, "end of streams", func() bool { return w.cfg.Live.Len() == 0 })
+}
+
+// TestNothingIsLeft has many connections of all kinds, and then looks for what they
+// left.
+func TestNothingIsLeft(t *testing.T) {
+	const each = 700
+	w := run(t, plan(), nil)
+	w.nodes.set(proxy.Target{Node: "Edge1", Port: 10250}, listen(t, func(c net.Conn) { _, _ = io.CopyN(io.Discard, c, 20) }))
+	w.httpNode(proxy.Target{Node: "Edge1", Port: 9100}, nil, http.HandlerFunc(echoNode))
+	files := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip("no /proc")
+		}
+		return len(list)
+	}
+	say := []struct{ kind, what string }{
+		{kindTLS, string(helloWith(sni("edge1")))},
+		{kindTLS, string(helloWith(sni("nope")))},
+		{kindTLS, "junk"},
+		{kindHTTP, "GET /metrics HTTP/1.1\r\nHost: edge1:9100\r\n\r\n"},
+		{kindHTTP, "GET /metrics HTTP/1.1\r\nHost: edge1:9445\r\n\r\n"},
+	}
+	addrs := map[string]string{kindTLS: w.addr(kindTLS), kindHTTP: w.addr(kindHTTP)}
+	var fds, routines int
+	for i := range each + 1 {
+		for _, s := range say {
+			c, err := net.Dial("tcp", addrs[s.kind])
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c, s.what)
+			if i%3 != 0 { // else it leaves at once
+				_, _ = io.ReadAll(c)
+			}
+			_ = c.Close()
+		}
+		if i == 0 {
+			eventually(t, "end of streams", func() bool { return w.cfg.Live.Len() == 0 })
+			fds, routines = files()+10, runtime.NumGoroutine()+20
+		}
+	}
+	eventually(t, "return to what there was", func() bool { return files() <= fds && runtime.NumGoroutine() <= routines })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.cancels) != 0 {
+		t.Errorf("%d streams could still be ended", len(w.cancels))
+	}
 }

@@ -107,3 +107,37 @@ func TestDeclined(t *testing.T) {
 		t.Errorf("%d %q", status, body)
 	}
 }
+
+// TestUpgradeWhereTLSEnds has TLS on both sides of the front, and ends that close
+// one direction first.
+func TestUpgradeWhereTLSEnds(t *testing.T) {
+	ca := newAuthority(t)
+	w := run(t, plan(), func(c *Config) {
+		c.Auth = &tokens{may: map[string]string{"admin": "create proxy"}}
+		c.Certificate = func() (*tls.Certificate, error) { return ca.issue("front", "svc"), nil }
+		c.ServiceNames, c.NodeCAs = []string{"svc"}, ca.cas
+	})
+	cert := ca.issue("system:node:Edge1", "edge1")
+	w.nodes.set(proxy.Target{Node: "Edge1", Port: 10250}, listen(t, func(c net.Conn) {
+		upgrader("")(tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*cert}}))
+	}))
+	conn := tls.Client(dial(t, "tcp", w.addr(kindTLS)), &tls.Config{ServerName: "svc", RootCAs: ca.pool})
+	fmt.Fprintf(conn, "GET /exec/ns/pod/c?nodeName=edge1 HTTP/1.1\r\nHost: svc:10250\r\nAuthorization: Bearer admin\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nahead ")
+	br := bufio.NewReader(conn)
+	res, err := http.ReadResponse(br, nil)
+	if err != nil || res.StatusCode != 101 {
+		t.Fatalf("%v, %v", res, err)
+	}
+	big := strings.Repeat("behind ", 100_000)
+	go func() {
+		_, _ = io.WriteString(conn, big)
+		_ = conn.CloseWrite()
+	}()
+	if got, err := io.ReadAll(br); string(got) != "EARLY AHEAD "+strings.ToUpper(big) || err != nil {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	eventually(t, "end of the stream", func() bool { return w.cfg.Live.Len() == 0 })
+	if s := w.cfg.Counters.Snapshot(); s.Up < uint64(len(big)) || s.Up > 2*uint64(len(big)) || s.Down < uint64(len(big)) || s.Down > 2*uint64(len(big)) {
+		t.Errorf("%d bytes up, %d down, of %d", s.Up, s.Down, len(big))
+	}
+}
