@@ -20,6 +20,11 @@
 // touch with the API server: clocks of nodes do not count, and neither does a time
 // in which nobody could renew.
 //
+// A lapse counts when some other candidate was seen to renew so long after that the
+// lapsed one, alive, would have too: a whole site that loses the API server is no
+// reason to elect somebody else there. Agents of standbys make haste while the
+// active one does not answer them.
+//
 // When no candidate is eligible, the active ones stay: then it is more likely that
 // the API server was out of reach than that a whole site is dead.
 //
