@@ -1,11 +1,15 @@
 package front
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"corax/proxy"
@@ -99,5 +103,30 @@ func TestStop(t *testing.T) {
 	w.stop()
 	if w.cfg.Live.Len() != 0 {
 		t.Errorf("left: %+v", w.cfg.Live.List())
+	}
+}
+
+// TestStaleSocket shows that the socket of an agent that was killed is taken over,
+// and that of one which lives is not.
+func TestStaleSocket(t *testing.T) {
+	for _, alive := range []bool{false, true} {
+		p := Plan{ConnectSocket: filepath.Join(t.TempDir(), "connect.sock")}
+		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: p.ConnectSocket})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		if !alive {
+			ln.SetUnlinkOnClose(false)
+			_ = ln.Close()
+		}
+		w := run(t, p, nil)
+		if err := w.Listeners()[0].Err; (err != nil) != alive || alive && !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("alive %v: %v", alive, err)
+		}
+		w.stop()
+		if _, err := os.Stat(p.ConnectSocket); (err == nil) != alive {
+			t.Errorf("alive %v: afterwards %v", alive, err)
+		}
 	}
 }
