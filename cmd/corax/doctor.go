@@ -17,6 +17,7 @@ type doctorQuestion struct {
 	Node       string
 	Port       uint16
 	Kubeconfig string
+	Hosts      string // a hosts file that is asked before anybody else
 }
 
 // newDoctorCommand makes the command.
@@ -40,6 +41,7 @@ Exit codes: 0 no step failed, 1 one did, 3 wrong usage.`,
 	cmd.Flags().StringVar(&q.Node, "node", "", "`NAME` of the node, or its Hostname address")
 	cmd.Flags().StringVar(&portText, "port", "10250", "`PORT` of the node")
 	cmd.Flags().StringVar(&q.Kubeconfig, "kubeconfig", "", "`FILE` of somebody who may read nodes, gateways, and kube-system's ConfigMaps, Services and EndpointSlices")
+	cmd.Flags().StringVar(&q.Hosts, "hosts", "", "hosts `FILE` that whoever asks has as /etc/hosts, as an API server in a pod: /var/lib/corax/state/hosts")
 	form := outputFlag(cmd, outputTable, outputJSON, outputYAML)
 	socket := socketFlag(cmd)
 	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) error {
@@ -52,7 +54,7 @@ Exit codes: 0 no step failed, 1 one did, 3 wrong usage.`,
 		}
 		c := newClient(*socket)
 		defer c.Close()
-		d := doctor{question: q, agent: c, resolve: net.DefaultResolver.LookupHost, knock: knock, survey: survey}
+		d := doctor{question: q, agent: c, resolve: withHosts(q.Hosts, net.DefaultResolver.LookupHost), knock: knock, survey: survey}
 		report := d.examine(cmd.Context())
 		if err := writeReport(cmd.OutOrStdout(), out, report); err != nil {
 			return fmt.Errorf("doctor: %w", err)
@@ -144,9 +146,12 @@ func (d *doctor) examine(ctx context.Context) DoctorReport {
 		return r
 	}
 	seen := d.examineObjects(ctx, &r)
-	addr, ok := d.examineName(ctx, &r, seen)
+	at, ok := d.examineName(ctx, &r, seen, isFront(status))
+	if !ok {
+		at, ok = ownFront(status, d.question.Port)
+	}
 	if ok {
-		d.examineFront(ctx, &r, addr, cmp.Or(seen.host(), d.question.Node))
+		d.examineFront(ctx, &r, at, cmp.Or(seen.host(), d.question.Node))
 	}
 	d.examineWay(ctx, &r, status)
 	return r

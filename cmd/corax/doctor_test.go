@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -22,6 +24,7 @@ type patient struct {
 	knocked   knocked
 	survey    surveyed
 	surveyErr error
+	hosts     string
 }
 
 func (p *patient) Status(context.Context) (Status, error) { return p.status, p.statusErr }
@@ -52,7 +55,7 @@ func healthy() *patient {
 func (p *patient) examine(t *testing.T, kubeconfig string) DoctorReport {
 	t.Helper()
 	d := doctor{
-		question: doctorQuestion{Node: "edge-1", Port: 10250, Kubeconfig: kubeconfig}, agent: p,
+		question: doctorQuestion{Node: "edge-1", Port: 10250, Kubeconfig: kubeconfig, Hosts: p.hosts}, agent: p,
 		resolve: func(_ context.Context, host string) ([]string, error) {
 			if want := map[string]string{"": "edge-1", "k": "box"}[kubeconfig]; host != want && p.surveyErr == nil && p.survey.Node != "" {
 				t.Errorf("%q is resolved, not %q", host, want)
@@ -60,7 +63,7 @@ func (p *patient) examine(t *testing.T, kubeconfig string) DoctorReport {
 			return p.resolved, p.resolvErr
 		},
 		knock: func(_ context.Context, address, name string) knocked {
-			if address != net.JoinHostPort(p.resolved[0], "10250") {
+			if own := p.status.Proxy != nil && address == p.status.Proxy.Listeners[0].Address; !own && address != net.JoinHostPort(p.resolved[0], "10250") {
 				t.Errorf("knocks at %s", address)
 			}
 			if len(p.knocked.names) > 0 && kubeconfig == "" {
@@ -103,9 +106,12 @@ func TestDoctor(t *testing.T) {
 		{"less rights", func(p *patient) {
 			p.survey.Service, p.survey.Unread = netip.Addr{}, []string{"service/x: forbidden"}
 		}, "objects", checkWarn, "forbidden", ""},
-		{"name unknown", func(p *patient) { p.resolvErr = errors.New("no such host") }, "name", checkFail, "no such host", "edge-tunnel-nodes"},
-		{"name on loopback", func(p *patient) { p.resolved = []string{"127.0.0.1"} }, "name", checkFail, "loopback", "edge-tunnel-nodes"},
-		{"stale name", func(p *patient) { p.resolved = []string{"10.96.0.9"} }, "name", checkFail, "10.96.0.7", "edge-tunnel-nodes"},
+		{"name unknown", func(p *patient) { p.status.Proxy, p.resolvErr = nil, errors.New("no such host") }, "name", checkFail, "no such host", "edge-tunnel-nodes"},
+		{"name unknown at a front", func(p *patient) { p.resolvErr = errors.New("no such host") }, "name", checkWarn, "no such host", "edge-tunnel-nodes"},
+		{"then its own port is asked", func(p *patient) { p.resolvErr = errors.New("no such host") }, "front", checkOK, "", ""},
+		{"name unknown to a hosts file", func(p *patient) { p.hosts, p.resolvErr = "/h", errors.New("no such host") }, "name", checkFail, "no such host", "edge-tunnel-nodes"},
+		{"name on loopback", func(p *patient) { p.status.Proxy, p.resolved = nil, []string{"127.0.0.1"} }, "name", checkFail, "loopback", "edge-tunnel-nodes"},
+		{"stale name", func(p *patient) { p.status.Proxy, p.resolved = nil, []string{"10.96.0.9"} }, "name", checkFail, "10.96.0.7", "edge-tunnel-nodes"},
 		{"Hostname is an address", func(p *patient) { p.survey.Hostname = "192.168.1.10" }, "name", checkSkip, "", "CONNECT"},
 		{"nobody listens", func(p *patient) { p.knocked = knocked{dial: errors.New("connection refused")} }, "service", checkFail, "connection refused", "kube-proxy"},
 		{"unknown to the front", func(p *patient) { p.knocked = knocked{alert: 112, err: errors.New("x")} }, "front", checkFail, "no node of that name", "Gateway"},
@@ -113,6 +119,7 @@ func TestDoctor(t *testing.T) {
 		{"no way", func(p *patient) { p.knocked = knocked{alert: 80, err: errors.New("x")} }, "front", checkFail, "no way", "on a front"},
 		{"no TLS", func(p *patient) { p.knocked = knocked{err: errors.New("not TLS")} }, "front", checkWarn, "not TLS", "http://box:10250"},
 		{"self-signed kubelet", func(p *patient) { p.knocked = knocked{subject: "edge-1-ca"} }, "front", checkWarn, "does not have the name box", "serverTLSBootstrap"},
+		{"unknown to this front", func(p *patient) { p.probe = ProxyProbe{Front: true, Code: "unknown_node", Error: "no node"} }, "path", checkFail, "no node", "Gateway"},
 		{"no path", func(p *patient) { p.probe.Code, p.probe.Error = "no_path", "timed out" }, "path", checkFail, "timed out", "corax ping a"},
 		{"the edge refuses the port", func(p *patient) { p.probe.Code, p.probe.Error = "port", "not one of" }, "edge", checkFail, "not one of", "Gateway a"},
 		{"the edge refuses the front", func(p *patient) { p.probe.Code, p.probe.Error = "caller", "who?" }, "edge", checkFail, "who?", "objects differ"},
@@ -153,6 +160,30 @@ func TestDoctor(t *testing.T) {
 	}
 	if r := healthy().examine(t, ""); r.failed() || r.Checks[1].Verdict != checkSkip {
 		t.Errorf("without a cluster: %+v", r.Checks)
+	}
+}
+
+func TestLookHosts(t *testing.T) {
+	const text = "# 1.1.1.1 edge-1\n127.0.0.1 localhost\n10.96.0.7\tedge-1 box. # x\nnonsense edge-1\nfd00::7 EDGE-1\n10.0.0.1\n"
+	for host, want := range map[string]string{"edge-1": "10.96.0.7 fd00::7", "Edge-1.": "10.96.0.7 fd00::7", "box": "10.96.0.7", "x": "", "edge": ""} {
+		if got := strings.Join(lookHosts([]byte(text), host), " "); got != want {
+			t.Errorf("%s: %q, want %q", host, got, want)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "hosts")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := errors.New("asked the next")
+	look := withHosts(file, func(context.Context, string) ([]string, error) { return nil, other })
+	if list, err := look(t.Context(), "box"); len(list) != 1 || err != nil {
+		t.Errorf("%v, %v", list, err)
+	}
+	if _, err := look(t.Context(), "x"); !errors.Is(err, other) {
+		t.Error(err)
+	}
+	if _, err := withHosts(file+"x", nil)(t.Context(), "x"); err == nil {
+		t.Error("a file that is not there is no error")
 	}
 }
 

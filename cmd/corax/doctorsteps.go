@@ -124,40 +124,61 @@ func (s surveyed) wrong(port uint16) (cause, fix string) {
 	return "", ""
 }
 
+// isFront reports whether the agent of this node is a front.
+func isFront(s *Status) bool { return s != nil && s.Proxy != nil && s.Proxy.Front }
+
+// ownFront is where the front of this node takes requests for a port, when that can
+// be told.
+func ownFront(s *Status, port uint16) (string, bool) {
+	if !isFront(s) || port != portKubelet {
+		return "", false
+	}
+	for _, l := range s.Proxy.Listeners {
+		if l.Front == "tls" && l.Error == "" {
+			return l.Address, true // that for kubelets is the first
+		}
+	}
+	return "", false
+}
+
 // examineName resolves the name as a program here does, and returns where it leads.
-func (d *doctor) examineName(ctx context.Context, r *DoctorReport, seen surveyed) (netip.Addr, bool) {
+// A front needs no names itself: there it is a warning when they are not known.
+func (d *doctor) examineName(ctx context.Context, r *DoctorReport, seen surveyed, front bool) (string, bool) {
+	bad := checkFail
+	if front && d.question.Hosts == "" {
+		bad = checkWarn
+	}
 	name := cmp.Or(seen.host(), d.question.Node)
 	const steer = "keep the lines of ConfigMap edge-tunnel-nodes in the hosts file or the DNS of whoever asks (docs/proxy.md), or use HTTP CONNECT, which needs no names"
 	if _, err := netip.ParseAddr(name); err == nil {
 		r.add("name", checkSkip, "the Hostname address is an IP address: no TLS name is sent for it", "", "such nodes are reached by HTTP CONNECT, or by their own name")
-		return netip.Addr{}, false
+		return "", false
 	}
 	list, err := stepped(ctx, stepTimeout, func(ctx context.Context) ([]string, error) { return d.resolve(ctx, name) })
 	if err != nil || len(list) == 0 {
-		r.add("name", checkFail, "the name "+name+" is not known here", fmt.Sprint(err), steer)
-		return netip.Addr{}, false
+		r.add("name", bad, "the name "+name+" is not known here", fmt.Sprint(err), steer)
+		return "", false
 	}
 	addr, err := netip.ParseAddr(list[0])
 	found := fmt.Sprintf("%s is %s", name, strings.Join(list, ", "))
 	switch {
 	case err != nil:
-		r.add("name", checkFail, found, err.Error(), steer)
-		return addr, false
+		r.add("name", bad, found, err.Error(), steer)
+		return "", false
 	case addr.IsLoopback(), addr.IsLinkLocalUnicast(), addr.IsUnspecified():
-		r.add("name", checkFail, found, "an API server refuses to proxy to loopback and link-local addresses", steer)
-		return addr, false
+		r.add("name", bad, found, "an API server refuses to proxy to loopback and link-local addresses", steer)
+		return "", false
 	case seen.Leads.IsValid() && !slices.Contains(list, seen.Leads.String()):
-		r.add("name", checkFail, found, "ConfigMap edge-tunnel-nodes says "+seen.Leads.String()+": what is asked here is stale, or another source", steer)
-		return addr, true
+		r.add("name", bad, found, "ConfigMap edge-tunnel-nodes says "+seen.Leads.String()+": what is asked here is stale, or another source", steer)
+	default:
+		r.add("name", checkOK, found, "", "")
 	}
-	r.add("name", checkOK, found, "", "")
-	return addr, true
+	return netip.AddrPortFrom(addr, d.question.Port).String(), true
 }
 
 // examineFront connects to where the name leads, and begins TLS with the node's
 // name.
-func (d *doctor) examineFront(ctx context.Context, r *DoctorReport, addr netip.Addr, name string) {
-	at := netip.AddrPortFrom(addr, d.question.Port).String()
+func (d *doctor) examineFront(ctx context.Context, r *DoctorReport, at, name string) {
 	k := d.knock(ctx, at, name)
 	if k.dial != nil {
 		r.add("service", checkFail, "nobody takes a connection at "+at, k.dial.Error(),
@@ -195,7 +216,7 @@ func alertMeans(a byte) (cause, fix string) {
 
 // examineWay has the agent of this node dial, when it is a front.
 func (d *doctor) examineWay(ctx context.Context, r *DoctorReport, status *Status) {
-	if status == nil || status.Proxy == nil || !status.Proxy.Front {
+	if !isFront(status) {
 		r.add("path", checkSkip, "this node is no front: the way from a front on cannot be seen from here", "", "run corax doctor on a front: kubectl -n kube-system exec POD -- corax doctor --node "+d.question.Node)
 		return
 	}
@@ -206,9 +227,13 @@ func (d *doctor) examineWay(ctx context.Context, r *DoctorReport, status *Status
 		r.add("path", checkFail, "the agent could not try", err.Error(), "corax status")
 		return
 	}
+	if p.Node == "" {
+		r.add("path", checkFail, "this front knows no such node", p.Error, "see whether the node is in a Gateway that takes part in proxy mode: kubectl get gateways, and proxyConfig.Replicas above 0")
+		return
+	}
 	way := "plainly, as it is of this domain"
 	if !p.Own {
-		way = fmt.Sprintf("over the gateway nodes of %s at %v", p.Gateway, p.Via)
+		way = fmt.Sprintf("over the gateway nodes of %s: %s", p.Gateway, cmp.Or(addrList(p.Via), "none"))
 	}
 	if p.Code != proxy.CodeNone.String() {
 		step, fix := stepOf(p.Code, p.Gateway)
@@ -224,6 +249,14 @@ func (d *doctor) examineWay(ctx context.Context, r *DoctorReport, status *Status
 	default:
 		r.add("node", checkOK, "TLS with "+p.TLS+", verified", "", "")
 	}
+}
+
+func addrList(list []netip.Addr) string {
+	texts := make([]string, len(list))
+	for i, a := range list {
+		texts[i] = a.String()
+	}
+	return strings.Join(texts, ", ")
 }
 
 // stepOf says at which step a dial failed, and what to do.

@@ -93,10 +93,18 @@ func (a *agent) proxyStatus(v *view) *ProxyStatus {
 func proxyText(p ProxyStatus) string {
 	var roles []string
 	if p.Front {
-		roles = append(roles, fmt.Sprintf("a front for %d nodes", p.Nodes))
+		roles = append(roles, "a front for "+counted(p.Nodes, "node"))
 	}
 	if p.Edge {
 		roles = append(roles, "an edge for this domain")
 	}
-	return fmt.Sprintf("%s, %d streams", strings.Join(roles, " and "), p.Streams)
+	return strings.Join(roles, " and ") + ", " + counted(p.Streams, "stream")
+}
+
+// counted says how many there are of something.
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
