@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,12 +37,12 @@ import (
 func TestFront(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{Controllers: cluster.UsualControllers()})
 	c.Apply(t, crd, netAdmin)
-	c.AddNode(t, cluster.Node{Name: "edge-1"})
-	addHostname(t, c, "edge-1", "Box.Example")
-	c.AddNode(t, cluster.Node{Name: "cloud-1"})
+	c.AddNode(t, cluster.Node{Name: "edge-1", Labels: map[string]string{"openyurt.io/is-edge-worker": "true"}})
+	addHostname(t, c, "edge-1", "Edge-1.Example")
+	c.AddNode(t, cluster.Node{Name: "cloud-1", IPs: []netip.Addr{netip.MustParseAddr("10.90.0.11")}})
 	c.Label(t, "cloud-1", map[string]string{"node-role.kubernetes.io/control-plane": "true"})
 	runController(t, c, func(cfg *controller.Config) {
-		cfg.Kubeconfig = c.Kubeconfig(t, c.AccountConfig(t, "corax-controller"))
+		cfg.Kubeconfig, cfg.ExposeCloud = c.Kubeconfig(t, c.AccountConfig(t, "corax-controller")), "PublicIP"
 	})
 	state := t.TempDir()
 	client, err := kube.New(kube.Config{
@@ -59,12 +60,12 @@ func TestFront(t *testing.T) {
 
 	t.Run("names", func(t *testing.T) {
 		cluster.Eventually(t, time.Minute, "a Hostname address is known", func(context.Context) error {
-			if node, known, listed := client.Node("box.example"); node != "edge-1" || !known || !listed {
+			if node, known, listed := client.Node("edge-1.example"); node != "edge-1" || !known || !listed {
 				return fmt.Errorf("%q, %v, %v; %q", node, known, listed, client.State().Problems())
 			}
 			return nil
 		})
-		if h := client.Hostname("edge-1"); h != "box.example" {
+		if h := client.Hostname("edge-1"); h != "edge-1.example" {
 			t.Errorf("Hostname %q", h)
 		}
 	})
@@ -87,7 +88,34 @@ func TestFront(t *testing.T) {
 			return errors.Join(err, errors.Join(asErrors(client.State().Problems())...))
 		})
 	})
+	t.Run("survey", func(t *testing.T) { frontSurvey(t, c) })
 	t.Run("policies", func(t *testing.T) { frontPolicies(t, c) })
+}
+
+// frontSurvey looks the node up as the doctor does.
+func frontSurvey(t *testing.T, c *cluster.Cluster) {
+	admin := c.Kubeconfig(t, c.Config())
+	look := func(kubeconfig, name string) (kube.Survey, error) {
+		return kube.NewSurvey(t.Context(), kube.Config{Kubeconfig: kubeconfig}, name)
+	}
+	cluster.Eventually(t, time.Minute, "the objects lead to the node", func(context.Context) error {
+		s, err := look(admin, "EDGE-1.example")
+		if err != nil || s.Node != "edge-1" || s.Gateway != "solo-edge-1" || len(s.Active) != 1 || len(s.Fronts) != 1 || s.Switch != "true" ||
+			!s.Service.IsValid() || s.Leads != s.Service || len(s.Ports) != 1 || s.Ports[0] != 10250 || s.Ready != 1 || len(s.Unread) > 0 {
+			return fmt.Errorf("%+v %w", s, err)
+		}
+		return nil
+	})
+	if s, err := look(admin, "nobody"); err != nil || s.Node != "" {
+		t.Errorf("nobody: %+v, %v", s, err)
+	}
+	s, err := look(c.Kubeconfig(t, c.AgentConfig(t, "cloud-1", "corax-hub")), "edge-1")
+	if err != nil || s.Node != "edge-1" || len(s.Unread) != 2 {
+		t.Errorf("with the rights of a hub: %+v, %v", s, err)
+	}
+	if _, err := look(c.Kubeconfig(t, c.AgentConfig(t, "edge-1", "corax-agent")), "edge-1"); err == nil {
+		t.Error("with the rights of an edge there is no error")
+	}
 }
 
 func asErrors(list []string) (errs []error) {
