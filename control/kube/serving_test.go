@@ -115,6 +115,13 @@ func (s *signer) sign(r *certificatesv1.CertificateSigningRequest) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
+// asked returns how many requests were made.
+func (s *signer) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.made
+}
+
 func newTestServing(t *testing.T, s *signer, dir string) *serving {
 	t.Helper()
 	cfg := Config{StateDir: dir}
@@ -156,16 +163,16 @@ func TestServingRenews(t *testing.T) {
 			if err != nil {
 				t.Fatalf("certificate %d: %v", n, err)
 			}
-			if s.made != n || c.Leaf.SerialNumber.Int64() != int64(n) {
-				t.Fatalf("%d requests, certificate %v, want %d", s.made, c.Leaf.SerialNumber, n)
+			if s.asked() != n || c.Leaf.SerialNumber.Int64() != int64(n) {
+				t.Fatalf("%d requests, certificate %v, want %d", s.asked(), c.Leaf.SerialNumber, n)
 			}
 			if until := v.link.state().ServingUntil; !until.Equal(c.Leaf.NotAfter) {
 				t.Errorf("the state says %v, not %v", until, c.Leaf.NotAfter)
 			}
 			time.Sleep(time.Until(c.Leaf.NotBefore.Add(life*2/3)) - time.Second)
 			synctest.Wait()
-			if s.made != n {
-				t.Fatalf("renewed before two thirds: %d requests", s.made)
+			if s.asked() != n {
+				t.Fatalf("renewed before two thirds: %d requests", s.asked())
 			}
 			time.Sleep(3 * time.Second)
 			synctest.Wait()
@@ -208,8 +215,8 @@ func TestServingFails(t *testing.T) {
 				if st := v.link.state(); !strings.Contains(st.ServingErr, tt.want) || st.ServingUntil.IsZero() {
 					t.Errorf("the state says %q, until %v", st.ServingErr, st.ServingUntil)
 				}
-				if s.made < 2 || s.made > 20 || tt.once != (s.made == 2) {
-					t.Errorf("%d requests in ten minutes", s.made)
+				if s.asked() < 2 || s.asked() > 20 || tt.once != (s.asked() == 2) {
+					t.Errorf("%d requests in ten minutes", s.asked())
 				}
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
@@ -252,8 +259,8 @@ func TestServingIsKept(t *testing.T) {
 			if _, err := v.certificate(); err != nil {
 				t.Error(err)
 			}
-			if s.made != want {
-				t.Errorf("%d requests, want %d", s.made, want)
+			if s.asked() != want {
+				t.Errorf("%d requests, want %d", s.asked(), want)
 			}
 		}
 		again(1)
