@@ -15,9 +15,9 @@ import (
 const picture = `
   cloud  203.0.113.128/25           edge-a  192.168.1.0/24     edge-b  192.168.1.0/24
   ┌─────────────────────────┐       ┌─────────────────────┐    ┌─────────────────────┐
-  │ control: etcd,          │       │ edge-a-gw  pod      │    │ edge-b-gw  pod      │
+  │ cloud-2: etcd,          │       │ edge-a-gw  pod      │    │ edge-b-gw  pod      │
   │   kube-apiserver,       │       │ edge-a-1   pod      │    │ edge-b-1   pod      │
-  │   corax controller      │       │ edge-a-2   pod      │    │                     │
+  │   corax controller, pod │       │ edge-a-2   pod      │    │                     │
   │ cloud-gw, cloud-1  pods │       │                     │    │                     │
   └────────────┬────────────┘       └──────────┬──────────┘    └──────────┬──────────┘
             internet ════════════ WAN ════════NAT════════════════════════NAT
@@ -67,6 +67,7 @@ func (d *demo) play(t cluster.T, l *lab.Lab) {
 	d.status(t, d.world.TheActive(t, "cloud"))
 	d.failover(t)
 	d.summary()
+	d.proxy(t)
 }
 
 // summary prints what was sent.

@@ -22,7 +22,7 @@ func (d *demo) start(l *lab.Lab) []step {
 		{"build the networks: namespaces, NATs, pods", func(t cluster.T) { d.build(t, l) }},
 		{"start etcd and kube-apiserver", func(t cluster.T) { d.world.StartControlPlane(t) }},
 		{"apply the CRD, accounts, roles and policies", func(t cluster.T) { d.world.Deploy(t) }},
-		{"create 2 NodePools and 7 Nodes", func(t cluster.T) { d.world.AddNodes(t) }},
+		{"create 2 NodePools and 8 Nodes", func(t cluster.T) { d.world.AddNodes(t) }},
 		{"start `corax controller`: it makes 3 Gateways", d.control},
 		{"start an agent on each node: all publish keys", d.agents},
 		{"ping from every pod to those of other domains", d.ping},
@@ -49,7 +49,10 @@ func (d *demo) steps(t cluster.T, steps []step) {
 }
 
 func (d *demo) build(t cluster.T, l *lab.Lab) {
-	d.world = mesh.New(l, mesh.Options{Nodes: []int{2, 3, 2}, NodePools: true, NAT: lab.NAT{Mapping: lab.MapCone}})
+	d.world = mesh.New(l, mesh.Options{
+		Nodes: []int{3, 3, 2}, NodePools: true, NAT: lab.NAT{Mapping: lab.MapCone}, ControlNode: true,
+		Control: cluster.Options{Kubelets: true, Controllers: []string{cluster.SigningController}},
+	})
 	if err := l.Err(); err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -59,6 +62,7 @@ func (d *demo) build(t cluster.T, l *lab.Lab) {
 // domain.
 func (d *demo) control(t cluster.T) {
 	d.world.StartController(t, "controller")
+	d.world.FollowServices(t, d.world.ControlNode())
 	for _, domain := range d.world.Domains {
 		cluster.Eventually(t, mesh.Settle, "gateway "+domain.Name, func(ctx context.Context) error {
 			d.alive(t)

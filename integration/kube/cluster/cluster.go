@@ -218,14 +218,18 @@ func Eventually(t T, within time.Duration, what string, f func(context.Context) 
 func wait(ctx context.Context, every time.Duration, f func(context.Context) error) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	var last error
 	for {
 		err := f(ctx)
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil { // else the end of ctx hides what is wrong
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w; last: %w", context.Cause(ctx), err)
+			return fmt.Errorf("%w; last: %w", context.Cause(ctx), last)
 		case <-tick.C:
 		}
 	}

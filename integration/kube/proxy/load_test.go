@@ -58,7 +58,7 @@ func ticks(w http.ResponseWriter, r *http.Request) {
 func (w *world) testStall(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	token := w.scraper(t)
+	token := w.reader(t)
 	var worst atomic.Int64 // nanoseconds from a server to us, since it was taken
 	var came atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
@@ -159,7 +159,7 @@ func connections() int {
 // testConnections opens and closes connections of both kinds, and finds the agents
 // as they were before.
 func (w *world) testConnections(t *testing.T) {
-	token := w.scraper(t)
+	token := w.reader(t)
 	run := func(n int) {
 		t.Helper()
 		group, ctx := errgroup.WithContext(t.Context())
@@ -195,14 +195,19 @@ func (w *world) testConnections(t *testing.T) {
 	})
 }
 
-// passThrough makes a TLS connection to a kubelet, whose certificate says whether it
-// is the right one.
+// passThrough makes a TLS connection to a kubelet by way of the fronts' Service; the
+// certificate says whether it is the right one.
 func (w *world) passThrough(ctx context.Context, node string) error {
 	front, err := w.Front(ctx)
 	if err != nil {
 		return err
 	}
-	c, err := w.Control.DialTCP(ctx, netip.AddrPortFrom(front, 10250))
+	return w.shake(ctx, netip.AddrPortFrom(front, 10250), node)
+}
+
+// shake makes a TLS connection to a kubelet by way of a front.
+func (w *world) shake(ctx context.Context, front netip.AddrPort, node string) error {
+	c, err := w.Control.DialTCP(ctx, front)
 	if err != nil {
 		return err
 	}
@@ -248,11 +253,11 @@ func (w *world) memory(t *testing.T) map[string]int {
 	return all
 }
 
-// scraper returns the token of one who may read metrics.
-func (w *world) scraper(t *testing.T) string {
+// reader returns the token of one who may read from nodes.
+func (w *world) reader(t *testing.T) string {
 	t.Helper()
-	w.Cluster.ApplyYAML(t, scraper)
-	return w.Cluster.AccountConfig(t, "scraper").BearerToken
+	w.Cluster.ApplyYAML(t, reader)
+	return w.Cluster.AccountConfig(t, "reader").BearerToken
 }
 
 // exporterURL is the URL of a node's exporter by the node's name.

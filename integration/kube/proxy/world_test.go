@@ -8,12 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"corax/integration/kube/cluster"
 	"corax/integration/kube/kubelet"
@@ -89,8 +92,8 @@ func newWorld(t *testing.T) *world {
 	w.openPorts(t)
 	for _, name := range kubeletNodes() {
 		w.kubelets[name].WaitPod(t, pod(name))
-		w.waitProxied(t, name)
 	}
+	w.waitProxied(t)
 	return w
 }
 
@@ -147,10 +150,34 @@ func (w *world) patch(t *testing.T, kind, name, patch string) {
 	}
 }
 
-// waitProxied waits until the API server reaches a kubelet.
-func (w *world) waitProxied(t *testing.T, node string) {
+// waitProxied waits until each front leads to each kubelet, and the API server finds
+// its way.
+func (w *world) waitProxied(t *testing.T) {
 	t.Helper()
-	cluster.Eventually(t, mesh.Settle, "the way to "+node, func(ctx context.Context) error { return w.ask(ctx, node, 5*time.Second) })
+	for _, node := range kubeletNodes() {
+		for _, front := range fronts() {
+			cluster.Eventually(t, mesh.Settle, "the way by "+front+" to "+node, func(ctx context.Context) error {
+				ctx, cancel := context.WithTimeout(ctx, atOnce)
+				defer cancel()
+				return w.shake(ctx, netip.AddrPortFrom(w.Node(front).IP, 10281), node)
+			})
+		}
+		cluster.Eventually(t, mesh.Settle, "the API server's way to "+node, func(ctx context.Context) error { return w.ask(ctx, node, atOnce) })
+	}
+	cluster.Eventually(t, mesh.Settle, "both fronts in the Service", func(ctx context.Context) error {
+		list, err := w.Cluster.Client.DiscoveryV1().EndpointSlices("kube-system").List(ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=x-raven-proxy-internal-svc"})
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, s := range list.Items {
+			n += len(s.Endpoints)
+		}
+		if n < len(fronts()) {
+			err = fmt.Errorf("%d of %d", n, len(fronts()))
+		}
+		return err
+	})
 }
 
 // hosts is the file that the agent of the control plane's node keeps.
