@@ -254,6 +254,8 @@ func (c *Client) tell() bool {
 	if !ok {
 		return false
 	}
+	public, _ := cfg.bound() // an error is among the problems
+	c.publisher.bound.put(public)
 	c.publisher.gateways.put(listing(gateways, c.cfg.Node))
 	c.keeper.gateways.put(listing(gateways, c.cfg.Node))
 	before := allowOf(c.last)

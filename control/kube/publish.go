@@ -42,6 +42,8 @@ type publisher struct {
 	gateways latest[[]v1beta1.Gateway] // those that list the node
 	// balancers are those in front of the node, by Gateway.
 	balancers latest[map[string]balancer]
+	// bound is the public address of one of them, when that has another.
+	bound latest[bound]
 
 	notBefore time.Time // of the next write
 	failures  int       // in a row
@@ -54,6 +56,7 @@ func newPublisher(node string, api writer, l *link, log *slog.Logger) *publisher
 		wake: make(chan struct{}, 1), online: make(chan struct{}, 1),
 	}
 	p.entry.wake, p.gateways.wake, p.balancers.wake = p.wake, p.wake, p.wake
+	p.bound.wake = p.wake
 	l.onConnect(p.online)
 	return p
 }
@@ -96,7 +99,7 @@ func (p *publisher) spread(now time.Time) {
 func (p *publisher) next() (string, bool) {
 	e, ok := p.entry.get()
 	list, _ := p.gateways.get()
-	balancers, _ := p.balancers.get()
+	balancers := p.reached()
 	if !ok || !p.link.state().Connected {
 		return "", false
 	}
@@ -114,6 +117,17 @@ func (p *publisher) next() (string, bool) {
 		}
 	}
 	return first, first != ""
+}
+
+// reached is how the balancers in front of the node are reached, by Gateway.
+func (p *publisher) reached() map[string]balancer {
+	all, _ := p.balancers.get()
+	b, _ := p.bound.get()
+	out := make(map[string]balancer, len(all))
+	for g, x := range all {
+		out[g] = b.of(x)
+	}
+	return out
 }
 
 // write brings one Gateway up to date.
@@ -151,7 +165,7 @@ func (p *publisher) update(ctx context.Context, name string, e Entry) (bool, err
 	if err := json.Unmarshal(b, &d); err != nil {
 		return false, fmt.Errorf("gateway/%s: %w", name, err)
 	}
-	balancers, _ := p.balancers.get()
+	balancers := p.reached()
 	ops := patch(d, p.node, e, balancers)
 	if len(ops) == 0 {
 		return false, nil

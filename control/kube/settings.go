@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"corax/control"
+	"corax/control/api/v1beta1"
 )
 
 // settingsName is the ConfigMap that holds the switches of the cluster.
@@ -20,6 +21,10 @@ const (
 	keyTunnel = "enable-l3-tunnel"
 	keyProxy  = "enable-l7-proxy"
 	keyAllow  = "acl-entry"
+	// The address of a balancer inside the cloud's network, and the public one
+	// that is bound to it.
+	keyInside = "loadbalancer-ip"
+	keyEIP    = "eip-ip"
 )
 
 // settings are the entries of raven-cfg that an agent reads, as they stand there.
@@ -67,6 +72,9 @@ func (s settings) parse(cfg Config, before allowed) switches {
 	}
 	sw.tunnel = read(keyTunnel, cfg.EnableTunnel)
 	sw.proxy = read(keyProxy, cfg.EnableProxy)
+	if _, err := s.bound(); err != nil && cfg.Balancers {
+		problem(keyEIP, "%v", err)
+	}
 	list, warnings, err := control.ParseAllowList(s[keyAllow])
 	sw.allow = allowed{list: list}
 	switch {
@@ -82,6 +90,34 @@ func (s settings) parse(cfg Config, before allowed) switches {
 		problem(keyAllow, "%s", w)
 	}
 	return sw
+}
+
+// bound is a public address that is bound to a balancer's address inside the cloud's
+// network; zero when there is none.
+type bound struct{ inside, public netip.Addr }
+
+// bound reads it.
+func (s settings) bound() (bound, error) {
+	if s[keyEIP] == "" || s[keyInside] == "" {
+		return bound{}, nil
+	}
+	public, err := v1beta1.ParseAddr(s[keyEIP])
+	if err != nil {
+		return bound{}, err
+	}
+	inside, err := v1beta1.ParseAddr(s[keyInside])
+	if err != nil {
+		return bound{}, err
+	}
+	return bound{inside, public}, nil
+}
+
+// of returns a balancer as it is reached from outside.
+func (b bound) of(x balancer) balancer {
+	if b.public.IsValid() && x.ip == b.inside.String() {
+		x.ip = b.public.String()
+	}
+	return x
 }
 
 var _ cache.ReflectorStore = (*settingsStore)(nil)
@@ -173,7 +209,7 @@ func (s *settingsStore) Resync() error { return nil }
 // pick takes what is read of a ConfigMap.
 func pick(m *corev1.ConfigMap) settings {
 	data := settings{}
-	for _, key := range []string{keyTunnel, keyProxy, keyAllow} {
+	for _, key := range []string{keyTunnel, keyProxy, keyAllow, keyInside, keyEIP} {
 		if v, ok := m.Data[key]; ok {
 			data[key] = v
 		}

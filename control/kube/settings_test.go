@@ -61,11 +61,37 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+func TestBoundAddress(t *testing.T) {
+	for _, tt := range []struct {
+		name, inside, public, ip, want string
+		problems                       int
+	}{
+		{"none", "", "", "192.168.0.1", "192.168.0.1", 0},
+		{"bound", "192.168.0.1", "47.1.2.3", "192.168.0.1", "47.1.2.3", 0},
+		{"to another", "192.168.0.2", "47.1.2.3", "192.168.0.1", "192.168.0.1", 0},
+		{"to nobody knows what", "", "47.1.2.3", "192.168.0.1", "192.168.0.1", 0},
+		{"no address", "192.168.0.1", "x", "192.168.0.1", "192.168.0.1", 1},
+		{"a name", "192.168.0.1", "47.1.2.3", "", "", 0},
+	} {
+		s := settings{keyInside: tt.inside, keyEIP: tt.public}
+		b, _ := s.bound()
+		if got := b.of(balancer{ip: tt.ip, port: 4500}); got.ip != tt.want || got.port != 4500 {
+			t.Errorf("%s: %+v", tt.name, got)
+		}
+		if got := s.parse(Config{Balancers: true}, allowed{}).problems; len(got) != tt.problems {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+		if got := s.parse(Config{}, allowed{}).problems; len(got) != 0 {
+			t.Errorf("%s, with a controller: %v", tt.name, got)
+		}
+	}
+}
+
 func TestSettingsStore(t *testing.T) {
 	changes := 0
 	s := newSettingsStore(func() { changes++ })
 	cm := func(name, tunnel string) *corev1.ConfigMap {
-		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{keyTunnel: tunnel, "eip-ip": "x"}}
+		return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{keyTunnel: tunnel, "eip-id": "x"}}
 	}
 	s.assume(settings{keyTunnel: "kept"})
 	if _, ok := s.get(); ok {

@@ -104,6 +104,15 @@ func TestElection(t *testing.T) {
 		})
 	}
 
+	cluster.Eventually(t, 10*time.Second, "the keys in status", func(context.Context) error {
+		g, _ := s.now()
+		for _, e := range g.Status.ActiveEndpoints {
+			if e.Config["publicKey"] == "" {
+				return fmt.Errorf("%+v", e)
+			}
+		}
+		return nil
+	})
 	t.Run("idle", func(t *testing.T) { still(t, c, 5*time.Second) })
 
 	t.Run("agent dead on a Ready node", func(t *testing.T) {

@@ -161,8 +161,14 @@ func (s *site) due(node string) *coordinationv1.Lease {
 	if active {
 		duration = 6 * time.Second
 	}
+	every := duration / 3
+	for _, e := range s.gateway.Status.ActiveEndpoints {
+		if other := s.agents[e.NodeName]; other != nil && other.frozen {
+			every = 2 * time.Second // it pings the active ones, and makes haste
+		}
+	}
 	says := fmt.Sprint(active, a.reason)
-	if a.frozen || !listed || a.wrote == says && time.Since(a.renewed) < duration/3 {
+	if a.frozen || !listed || a.wrote == says && time.Since(a.renewed) < every {
 		return nil
 	}
 	now := metav1.NowMicro()
