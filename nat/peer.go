@@ -173,8 +173,10 @@ func (a *Agent) wanted(p *peer) {
 func (a *Agent) proven(p *peer, w Path) {
 	switch {
 	case p.machine == nil || p.Keep:
-	case a.plan.Self.Hub && w.own() && (p.Hub || p.way.Kind != path.Direct || !p.active()):
-		a.follow(p, w) // it keeps a session with us again
+	case a.plan.Self.Hub && w.own() && (p.Hub || w.Stream != nil || p.way.Kind != path.Direct || !p.active()):
+		// It keeps a session with us again. Who comes over a stream has no UDP, and
+		// no machine of ours could find that way to it.
+		a.follow(p, w)
 	case !p.active():
 		if a.dataCame(p, time.Now()) { // else it was a hello
 			a.want(p)

@@ -10,6 +10,7 @@ import (
 
 	"corax/dataplane/key"
 	"corax/nat/path"
+	"corax/nat/stream"
 )
 
 // bench is an agent that does not run, with a tunnel and some peers, in a bubble.
@@ -278,6 +279,7 @@ func TestProven(t *testing.T) {
 		{"a hub that we keep", false, Peer{Hub: true, Keep: true}, directWay, false, direct, 0, nothing},
 		{"an edge at a hub, relayed so far", true, Peer{}, relayWay, true, direct, 0, followed},
 		{"an edge at a hub, with another address", true, Peer{}, directWay, true, direct, 0, nothing},
+		{"an edge at a hub, over a stream", true, Peer{}, directWay, true, Path{Stream: &stream.Conn{}}, 0, followed},
 		{"an edge at a hub, asleep", true, Peer{}, directWay, false, direct, 1, followed},
 		{"an edge at a hub, asleep, over a relay", true, Peer{}, directWay, false, relayPath, 1, nothing},
 		{"an edge at a hub, asleep, data over a relay", true, Peer{}, directWay, false, relayPath, 0, woken},
