@@ -10,6 +10,8 @@ func TestProxy(t *testing.T) {
 	t.Run("kubectl", w.testKubectl)
 	t.Run("top", w.testTop)
 	t.Run("prometheus", w.testPrometheus)
+	t.Run("termination", w.testTermination)
+	t.Run("doctor", w.testDoctor)
 	t.Run("stall", w.testStall)
 	t.Run("connections", w.testConnections)
 	t.Run("path change", w.testPathChange)
