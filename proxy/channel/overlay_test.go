@@ -151,7 +151,7 @@ func (m *mesh) open(t testing.TB, node string) (*channel.Conn, *bufio.Reader) {
 
 func TestRightNodeOverTheOverlay(t *testing.T) {
 	m := newMesh(t)
-	data := make([]byte, 4<<20)
+	data := make([]byte, transferBytes)
 	_, _ = rand.NewChaCha8([32]byte{7}).Read(data)
 	for _, node := range []string{"node-1", "node-2"} {
 		c, r := m.open(t, node)
@@ -197,10 +197,7 @@ func TestEdgeMayNotAsk(t *testing.T) {
 
 func TestManyStreamsLeaveNothing(t *testing.T) {
 	m := newMesh(t)
-	streams := 10000
-	if testing.Short() {
-		streams = 500
-	}
+	const streams = manyStreams
 	c, _ := m.open(t, "node-1")
 	_ = c.Close()
 	drained := func() bool { return m.live[0].Len()+m.live[1].Len() == 0 }
@@ -241,7 +238,7 @@ func TestManyStreamsLeaveNothing(t *testing.T) {
 	eventually(t, "all streams end", drained)
 	eventually(t, "goroutines are as before", func() bool { return runtime.NumGoroutine() <= goroutines+5 })
 	eventually(t, "descriptors are as before", func() bool { return descriptors(t) <= files+5 })
-	if n := m.counters[0].Snapshot().Requests["edge"] + m.counters[1].Snapshot().Requests["edge"]; n != uint64(streams)+1 {
+	if n := m.counters[0].Snapshot().Requests["edge"] + m.counters[1].Snapshot().Requests["edge"]; n != streams+1 {
 		t.Errorf("%d of %d streams were served", n-1, streams)
 	}
 }
@@ -250,7 +247,7 @@ func TestManyStreamsLeaveNothing(t *testing.T) {
 // end may.
 func TestMemoryOfStreamsAtRest(t *testing.T) {
 	m := newMesh(t)
-	const streams = 500
+	const streams = restStreams
 	c, _ := m.open(t, "node-1")
 	_ = c.Close()
 	before := used()

@@ -36,6 +36,7 @@ func (d duplex) Write(b []byte) (int, error)        { return d.out.Write(b) }
 func (d duplex) SetWriteDeadline(t time.Time) error { return d.out.SetWriteDeadline(t) }
 func (d duplex) CloseWrite() error                  { return d.out.Close() }
 func (d duplex) Close() error                       { return errors.Join(d.Conn.Close(), d.out.Close()) }
+
 func (d duplex) RemoteAddr() net.Addr {
 	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.from, 40000))
 }
