@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ Exit codes: 0 no step failed, 1 one did, 3 wrong usage.`,
 	}
 	cmd.Flags().StringVar(&q.Node, "node", "", "`NAME` of the node, or its Hostname address")
 	cmd.Flags().StringVar(&portText, "port", "10250", "`PORT` of the node")
-	cmd.Flags().StringVar(&q.Kubeconfig, "kubeconfig", "", "`FILE` of somebody who may read nodes, gateways, and kube-system's ConfigMaps, Services and EndpointSlices")
+	cmd.Flags().StringVar(&q.Kubeconfig, "kubeconfig", "", "`FILE` of somebody who may read nodes, gateways, and kube-system's ConfigMaps, Services and EndpointSlices (default: in a pod, that of the pod)")
 	cmd.Flags().StringVar(&q.Hosts, "hosts", "", "hosts `FILE` that whoever asks has as /etc/hosts, as an API server in a pod: /var/lib/corax/state/hosts")
 	form := outputFlag(cmd, outputTable, outputJSON, outputYAML)
 	socket := socketFlag(cmd)
@@ -54,7 +55,10 @@ Exit codes: 0 no step failed, 1 one did, 3 wrong usage.`,
 		}
 		c := newClient(*socket)
 		defer c.Close()
-		d := doctor{question: q, agent: c, resolve: withHosts(q.Hosts, net.DefaultResolver.LookupHost), knock: knock, survey: survey}
+		d := doctor{
+			question: q, agent: c, resolve: withHosts(q.Hosts, net.DefaultResolver.LookupHost), knock: knock, survey: survey,
+			inCluster: os.Getenv("KUBERNETES_SERVICE_HOST") != "",
+		}
 		report := d.examine(cmd.Context())
 		if err := writeReport(cmd.OutOrStdout(), out, report); err != nil {
 			return fmt.Errorf("doctor: %w", err)
@@ -125,8 +129,9 @@ func writeReport(w io.Writer, out output, r DoctorReport) error {
 
 // doctor examines; its funcs are how it looks at the world.
 type doctor struct {
-	question doctorQuestion
-	agent    interface {
+	question  doctorQuestion
+	inCluster bool // this is a pod, which may ask with its own rights
+	agent     interface {
 		Status(ctx context.Context) (Status, error)
 		Probe(ctx context.Context, node string, port uint16) (ProxyProbe, error)
 	}

@@ -105,7 +105,7 @@ func TestDoctor(t *testing.T) {
 		{"no endpoint", func(p *patient) { p.survey.Ready = 0 }, "objects", checkFail, "no endpoint", "endpointslices"},
 		{"less rights", func(p *patient) {
 			p.survey.Service, p.survey.Unread = netip.Addr{}, []string{"service/x: forbidden"}
-		}, "objects", checkWarn, "forbidden", ""},
+		}, "objects", checkOK, "", ""},
 		{"name unknown", func(p *patient) { p.status.Proxy, p.resolvErr = nil, errors.New("no such host") }, "name", checkFail, "no such host", "edge-tunnel-nodes"},
 		{"name unknown at a front", func(p *patient) { p.resolvErr = errors.New("no such host") }, "name", checkWarn, "no such host", "edge-tunnel-nodes"},
 		{"then its own port is asked", func(p *patient) { p.resolvErr = errors.New("no such host") }, "front", checkOK, "", ""},
@@ -185,6 +185,35 @@ func TestLookHosts(t *testing.T) {
 	if _, err := withHosts(file+"x", nil)(t.Context(), "x"); err == nil {
 		t.Error("a file that is not there is no error")
 	}
+}
+
+// TestDoctorInPod has only the rights of its pod.
+func TestDoctorInPod(t *testing.T) {
+	p := healthy()
+	d := doctor{
+		question: doctorQuestion{Node: "edge-1", Port: 10250}, agent: p, inCluster: true,
+		resolve: func(context.Context, string) ([]string, error) { return p.resolved, nil },
+		knock:   func(context.Context, string, string) knocked { return p.knocked },
+		survey:  func(context.Context, string, string) (surveyed, error) { return p.survey, p.surveyErr },
+	}
+	if r := d.examine(t.Context()); r.failed() || r.Checks[1].Verdict != checkOK || !strings.Contains(r.Checks[1].Found, "fronts hub") {
+		t.Errorf("%+v", r.Checks)
+	}
+	p.surveyErr = errors.New("forbidden")
+	if r := d.examine(t.Context()); r.failed() || r.Checks[1].Verdict != checkSkip || r.Checks[1].Cause != "forbidden" {
+		t.Errorf("%+v", r.Checks)
+	}
+}
+
+func FuzzLookHosts(f *testing.F) {
+	f.Add([]byte("10.96.0.7\tedge-1 box # x\n"), "edge-1")
+	f.Fuzz(func(t *testing.T, text []byte, host string) {
+		for _, a := range lookHosts(text, host) {
+			if _, err := netip.ParseAddr(a); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
 
 // TestKnock asks ends that answer as fronts and nodes do.

@@ -72,11 +72,16 @@ func (s surveyed) unread(prefix string) bool {
 // examineObjects looks at the cluster.
 func (d *doctor) examineObjects(ctx context.Context, r *DoctorReport) surveyed {
 	q := d.question
-	if q.Kubeconfig == "" {
-		r.add("objects", checkSkip, "the objects were not looked at", "", "give --kubeconfig, for example /etc/kubernetes/admin.conf")
+	const fix = "give --kubeconfig, for example /etc/kubernetes/admin.conf"
+	if q.Kubeconfig == "" && !d.inCluster {
+		r.add("objects", checkSkip, "the objects were not looked at", "", fix)
 		return surveyed{}
 	}
 	s, err := stepped(ctx, 2*stepTimeout, func(ctx context.Context) (surveyed, error) { return d.survey(ctx, q.Kubeconfig, q.Node) })
+	if err != nil && q.Kubeconfig == "" {
+		r.add("objects", checkSkip, "the objects cannot be looked at with the rights of this pod", err.Error(), fix)
+		return surveyed{}
+	}
 	if err != nil {
 		r.add("objects", checkFail, "the cluster cannot be asked", err.Error(), "see whether the kubeconfig is right, and may list nodes")
 		return surveyed{}
@@ -85,10 +90,9 @@ func (d *doctor) examineObjects(ctx context.Context, r *DoctorReport) surveyed {
 		r.add("objects", checkFail, "the objects do not lead to the node", cause, fix)
 		return s
 	}
-	found := fmt.Sprintf("node %s of gateway %s, %d fronts ready", s.Node, cmp.Or(s.Gateway, "-"), s.Ready)
+	found := fmt.Sprintf("node %s of gateway %s, fronts %s", s.Node, cmp.Or(s.Gateway, "-"), strings.Join(s.Fronts, ", "))
 	if len(s.Unread) > 0 {
-		r.add("objects", checkWarn, found, "not read: "+strings.Join(s.Unread, "; "), "")
-		return s
+		found += "; not read: " + strings.Join(s.Unread, "; ")
 	}
 	r.add("objects", checkOK, found, "", "")
 	return s

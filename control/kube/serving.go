@@ -127,7 +127,9 @@ func (s *serving) current() *tls.Certificate {
 
 // recall takes the certificate that a former agent had, while it is good.
 func (s *serving) recall() {
-	s.fail(errors.New("it was not requested yet"))
+	s.mu.Lock()
+	s.why = errors.New("it was not requested yet") // no problem for a while
+	s.mu.Unlock()
 	if s.file.Dir == "" {
 		return
 	}
