@@ -9,7 +9,7 @@ import (
 // agentSettings lists what can be set of an agent; parsing fills cfg.
 func agentSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) []*setting {
 	return slices.Concat(
-		nodeSettings(cfg, readFile), rootlessSettings(cfg), serviceSettings(cfg), proxySettings(cfg), processSettings(cfg),
+		nodeSettings(cfg, readFile), rootlessSettings(cfg, readFile), serviceSettings(cfg), proxySettings(cfg), processSettings(cfg),
 	)
 }
 

@@ -7,12 +7,16 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"corax/dataplane"
 	"corax/proxy"
+	"corax/proxy/outbound"
+	"corax/proxy/splice"
 )
 
 // agentAPI is what the local API and the listeners ask of the agent. All funcs
@@ -30,6 +34,12 @@ type agentAPI struct {
 	// Netcheck looks at the network around this node, for maxNetcheck at most.
 	// Nil: not available.
 	Netcheck func(ctx context.Context) (Netcheck, error)
+	// Forwards are the port maps; AddForward and RemoveForward change them. Nil: not
+	// available.
+	Forwards                  func() []Forward
+	AddForward, RemoveForward func(outbound.Map) error
+	// Connect dials a port of another domain. Nil: not available.
+	Connect func(ctx context.Context, host string, port uint16) (net.Conn, error)
 	// Streams are those of proxy mode that are open. Nil: not available.
 	Streams func() ProxyStreams
 	// Probe dials a port of a node as a front does. Nil: not available.
@@ -52,6 +62,10 @@ type local struct {
 	socket net.Listener
 	tcp    []*tcpListener
 	log    *slog.Logger
+
+	pool    splice.Pool    // of streams of the API
+	open    atomic.Int32   // how many there are
+	streams sync.WaitGroup // joined by Run: for a server they are none of its own
 }
 
 // newLocal opens the socket; it fails when another agent lives there. The TCP
@@ -79,7 +93,9 @@ func (l *local) Run(ctx context.Context) error {
 	for _, t := range l.tcp {
 		g.Go(func() error { return t.Run(ctx) })
 	}
-	return g.Wait()
+	err := g.Wait()
+	l.streams.Wait()
+	return err
 }
 
 // status is the agent's status with what the listeners know.

@@ -118,8 +118,13 @@ func (c *client) Ping(ctx context.Context, target string, n int, reply func(Ping
 
 // get returns the body of a good answer.
 func (c *client) get(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	return c.ask(ctx, http.MethodGet, path, query)
+}
+
+// ask returns the body of a good answer to a request.
+func (c *client) ask(ctx context.Context, method, path string, query url.Values) (io.ReadCloser, error) {
 	u := url.URL{Scheme: "http", Host: "corax", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}

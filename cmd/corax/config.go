@@ -10,6 +10,7 @@ import (
 
 	"corax/dataplane/key"
 	"corax/proxy/forward"
+	"corax/proxy/outbound"
 )
 
 // agentConfig is everything that an operator decides about one agent: flags, the
@@ -52,6 +53,11 @@ type agentConfig struct {
 
 	Expose        []forward.Expose       // without a TUN: addresses that stand for other hosts
 	ProxyProtocol []forward.Destinations // likewise: who is told the real source
+	SOCKSAddr     doorAt                 // zero: nowhere
+	HTTPProxyAddr doorAt                 // likewise
+	SOCKSUsers    map[string]string      // passwords by user; empty: nobody is asked
+	ClusterDNS    netip.AddrPort         // zero: names are not looked up
+	Forwards      []outbound.Map         // from the start
 
 	LogLevel  slog.Level
 	LogFormat logFormat

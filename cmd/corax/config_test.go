@@ -57,7 +57,7 @@ func defaults() agentConfig {
 }
 
 func diffConfig(want, got agentConfig) string {
-	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}, key.Preshared{}))
+	return cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}, key.Preshared{}, doorAt{}))
 }
 
 func TestConfig(t *testing.T) {

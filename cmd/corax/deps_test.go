@@ -178,6 +178,8 @@ var roots = map[string][]string{
 	"proxy/edge":      {"corax/control", "corax/proxy", "corax/proxy/preamble", "corax/proxy/splice"},
 	"proxy/channel":   {"corax/control", "corax/proxy", "corax/proxy/preamble"},
 	"proxy/forward":   {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/netstack", "corax/proxy/splice"},
+	"proxy/outbound":  {"corax/dataplane", "corax/proxy/splice"},
+	"proxy/socks":     {"corax/dataplane", "corax/proxy/outbound", "corax/proxy/splice"},
 	"proxy/front":     {"corax/proxy", "corax/proxy/splice"},
 	"integration/lab": {"corax/control/api/v1beta1", "corax/dataplane", "corax/dataplane/key", "corax/nat/stun"},
 }

@@ -27,6 +27,9 @@ type Status struct {
 	// Proxy is proxy mode on this node; absent while it is off, or has nothing to do
 	// here.
 	Proxy *ProxyStatus `json:"proxy,omitempty"`
+	// Userspace is what stands in for a TUN, and the proxies for programs of this
+	// node; absent when there is neither.
+	Userspace *UserspaceStatus `json:"userspace,omitempty"`
 	// Counters holds the drop counters that are not zero, as name or
 	// name{reason}.
 	Counters map[string]uint64 `json:"counters"`

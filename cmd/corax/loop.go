@@ -180,6 +180,7 @@ func (a *agent) apply(ctx context.Context) {
 	}
 	problems = append(problems, a.applyProxy(ctx, proxied)...)
 	problems = append(problems, a.applyHost(ctx, plan.Config)...)
+	problems = append(problems, a.applyOutbound(plan.Config)...)
 	problems = append(problems, a.clusterProblems()...)
 	for _, n := range l.notes {
 		problems = append(problems, n)

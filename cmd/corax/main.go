@@ -38,7 +38,8 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(newAgentCommand(), newKeyCommand(), newStatusCommand(), newPingCommand(),
-		newPathsCommand(), newNetcheckCommand(), newProxyCommand(), newDoctorCommand(), newVersionCommand())
+		newPathsCommand(), newNetcheckCommand(), newProxyCommand(), newDoctorCommand(),
+		newForwardCommand(), newNCCommand(), newVersionCommand())
 	root.AddCommand(clusterCommands()...)
 	return root
 }

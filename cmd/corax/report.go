@@ -44,6 +44,7 @@ func (a *agent) status() Status {
 		s.Problems = append([]string{"the Gateway objects have not been read yet"}, a.clusterProblems()...)
 	}
 	s.Proxy = a.proxyStatus(v)
+	s.Userspace = a.userspace()
 	now := time.Now()
 	s.Peers = append(a.carriers(v, now), a.peers(v, now)...)
 	for _, c := range a.counters() {

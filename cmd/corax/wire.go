@@ -41,7 +41,8 @@ type agent struct {
 	tun      *hostnet.TUN  // nil without a TUN
 	host     *hostnet.Host // nil where we have nothing to do with the host
 	rootless *rootless     // nil with a TUN
-	left     string        // what a dead agent left and we could not remove
+	outbound *outboundProxies
+	left     string // what a dead agent left and we could not remove
 
 	cluster  cluster // nil: the Gateway objects come from a directory
 	resolver *resolver
@@ -94,6 +95,7 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	}
 	api, err := newLocal(cfg, agentAPI{
 		Status: a.status, Ping: a.pingTarget, Paths: a.paths, Netcheck: a.netcheck, Ready: a.ready, Counters: a.counters,
+		Forwards: a.forwards, AddForward: a.addForward, RemoveForward: a.removeForward, Connect: a.connect,
 		Streams: a.streams, Probe: a.probe, Proxied: func() proxy.Counts { return a.proxy.counters.Snapshot() },
 	}, log)
 	if err != nil {
@@ -123,6 +125,9 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	if err := a.buildSite(); err != nil {
 		return err
 	}
+	if err := a.buildOutbound(); err != nil {
+		return err
+	}
 
 	stopping := ctx
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -138,6 +143,7 @@ func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
 	if a.rootless != nil {
 		g.Go(func() error { return a.rootless.site.Run(ctx) })
 	}
+	g.Go(func() error { return a.outbound.Run(ctx) })
 	g.Go(func() error { return hostnet.WatchNetwork(ctx, cfg.TUNName, a.networkChanged) })
 	g.Go(func() error { return a.resolver.Run(ctx) })
 	g.Go(func() error { return a.live.Run(ctx) })
@@ -372,6 +378,7 @@ func (a *agent) counters() []dataplane.Counter {
 	if a.rootless != nil {
 		all = append(all, a.rootless.counters()...)
 	}
+	all = append(all, a.outbound.counters()...)
 	all = append(all, a.clusterCounters()...)
 	if v := a.view.Load(); v.tunnel != nil {
 		all = append(all, v.tunnel.Counters()...)
