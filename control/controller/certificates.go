@@ -11,14 +11,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"corax/control/controller/approval"
 	"corax/control/controller/names"
@@ -40,19 +36,14 @@ type certificates struct {
 func addCertificates(m manager.Manager, cfg Config, _ *guard) error {
 	r := newCertificates(m.GetClient(), cfg)
 	r.events = m.GetEventRecorder(name)
-	c, err := controller.New("certificates", m, controller.Options{
-		Reconciler: r,
-		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
-			exposeRetryMin, exposeRetryMax),
-	})
+	w, err := newWatching(m, "certificates", r, &handler.EnqueueRequestForObject{})
 	if err != nil {
 		return err
 	}
-	return c.Watch(source.Kind[client.Object](m.GetCache(), &certificatesv1.CertificateSigningRequest{}, &handler.EnqueueRequestForObject{},
-		predicate.NewPredicateFuncs(func(o client.Object) bool {
-			q, ok := o.(*certificatesv1.CertificateSigningRequest)
-			return ok && q.Spec.Username == r.user
-		})))
+	return w.objects(&certificatesv1.CertificateSigningRequest{}, func(o client.Object) bool {
+		q, ok := o.(*certificatesv1.CertificateSigningRequest)
+		return ok && q.Spec.Username == r.user
+	}, nil)
 }
 
 func newCertificates(c client.Client, cfg Config) *certificates {

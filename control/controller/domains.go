@@ -12,27 +12,17 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"corax/control/controller/domain"
 	"corax/control/kube/gateway"
 )
 
-const (
-	// domainsDelay gathers what happens at nearly the same time.
-	domainsDelay = 200 * time.Millisecond
-	// Failures are tried again with a growing pause.
-	domainsRetryMin = 200 * time.Millisecond
-	domainsRetryMax = time.Minute
-)
+// domainsDelay gathers what happens at nearly the same time.
+const domainsDelay = 200 * time.Millisecond
 
 // domains makes the Gateways of the domains and labels their nodes. Everything is
 // decided at once, so all events lead to the same request.
@@ -61,33 +51,17 @@ func addDomains(m manager.Manager, cfg Config, g *guard) error {
 		},
 		pools: pools.Pools, told: map[string]string{},
 	}
-	c, err := controller.New("domains", m, controller.Options{
-		Reconciler: r,
-		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
-			domainsRetryMin, domainsRetryMax),
-	})
+	w, err := newWatching(m, "domains", r, all(domainsDelay))
 	if err != nil {
 		return err
 	}
 	pools.watch = func(kind *unstructured.Unstructured) error {
-		return c.Watch(source.Kind[client.Object](m.GetCache(), kind, all()))
+		return w.objects(kind, nil, nil)
 	}
 	return errors.Join(
-		c.Watch(source.Kind[client.Object](m.GetCache(), &corev1.Node{}, all(), predicate.Funcs{UpdateFunc: nodeMoved})),
-		c.Watch(source.Kind[client.Object](m.GetCache(), &gateway.Gateway{}, all(), predicate.Funcs{UpdateFunc: specChanged})),
+		w.objects(&corev1.Node{}, nil, nodeMoved),
+		w.objects(&gateway.Gateway{}, nil, specChanged),
 	)
-}
-
-// all leads every event to one request, a moment later.
-func all() handler.EventHandler {
-	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
-	add := func(q queue) { q.AddAfter(reconcile.Request{}, domainsDelay) }
-	return handler.Funcs{
-		CreateFunc:  func(_ context.Context, _ event.CreateEvent, q queue) { add(q) },
-		UpdateFunc:  func(_ context.Context, _ event.UpdateEvent, q queue) { add(q) },
-		DeleteFunc:  func(_ context.Context, _ event.DeleteEvent, q queue) { add(q) },
-		GenericFunc: func(_ context.Context, _ event.GenericEvent, q queue) { add(q) },
-	}
 }
 
 // nodeMoved tells changes of labels from the many other updates of a node.

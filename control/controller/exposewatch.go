@@ -9,45 +9,29 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"corax/control/api/v1beta1"
 	"corax/control/controller/exposure"
 	"corax/control/kube/gateway"
 )
 
-const (
-	// exposeDelay gathers what happens at nearly the same time.
-	exposeDelay = 100 * time.Millisecond
-	// Failures are tried again with a growing pause.
-	exposeRetryMin = 200 * time.Millisecond
-	exposeRetryMax = time.Minute
-)
+// exposeDelay gathers what happens at nearly the same time.
+const exposeDelay = 100 * time.Millisecond
 
 func addExpose(m manager.Manager, cfg Config, g *guard) error {
 	r := &expose{
 		client: m.GetClient(), api: m.GetAPIReader(), guard: g, events: m.GetEventRecorder(name), log: cfg.Log,
 		namespace: cfg.Namespace, clusterID: cfg.ClusterID, now: time.Now,
 	}
-	c, err := controller.New("expose", m, controller.Options{
-		Reconciler: r,
-		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
-			exposeRetryMin, exposeRetryMax),
-	})
+	w, err := newWatching(m, "expose", r, nil)
 	if err != nil {
 		return err
 	}
 	watch := func(o client.Object, names func(context.Context, client.Object) []string, changed func(event.UpdateEvent) bool) error {
-		return c.Watch(source.Kind(m.GetCache(), o, lead(names), predicate.Funcs{UpdateFunc: changed}))
+		return w.in(m.GetCache(), o, lead(exposeDelay, names), nil, changed)
 	}
 	return errors.Join(
 		watch(&gateway.Gateway{}, itself, exposureChanged),
@@ -56,26 +40,6 @@ func addExpose(m manager.Manager, cfg Config, g *guard) error {
 		watch(&corev1.Node{}, r.ofNode, addressesChanged),
 		watch(&corev1.ConfigMap{}, r.ofSettings, anyChange),
 	)
-}
-
-// lead makes a handler that asks for the Gateways of an object's names, a moment
-// later.
-func lead(names func(context.Context, client.Object) []string) handler.EventHandler {
-	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
-	add := func(ctx context.Context, o client.Object, q queue) {
-		for _, name := range names(ctx, o) {
-			q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: name}}, exposeDelay)
-		}
-	}
-	return handler.Funcs{
-		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) { add(ctx, e.Object, q) },
-		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
-			add(ctx, e.ObjectOld, q)
-			add(ctx, e.ObjectNew, q)
-		},
-		DeleteFunc:  func(ctx context.Context, e event.DeleteEvent, q queue) { add(ctx, e.Object, q) },
-		GenericFunc: func(ctx context.Context, e event.GenericEvent, q queue) { add(ctx, e.Object, q) },
-	}
 }
 
 func itself(_ context.Context, o client.Object) []string { return []string{o.GetName()} }

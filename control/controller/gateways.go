@@ -149,7 +149,7 @@ func (r *electorate) gather(ctx context.Context, g *gateway.Gateway) (*domainSta
 		nodes = append(nodes, n)
 	}
 	election.SortNodes(nodes)
-	if s.settings, err = r.settings(ctx); err != nil {
+	if s.settings, err = readSettings(ctx, r.client, r.cfg.Namespace); err != nil {
 		return nil, 0, err
 	}
 	now := time.Now()
@@ -178,19 +178,6 @@ func subnetsIn(g *gateway.Gateway, node string, otherwise []string) []string {
 		}
 	}
 	return otherwise
-}
-
-// settings reads the switches.
-func (r *electorate) settings(ctx context.Context) (exposure.Settings, error) {
-	cm := &corev1.ConfigMap{}
-	err := r.client.Get(ctx, client.ObjectKey{Namespace: r.cfg.Namespace, Name: exposure.SettingsName}, cm)
-	switch {
-	case apierrors.IsNotFound(err):
-		return exposure.ParseSettings(nil), nil
-	case err != nil:
-		return exposure.Settings{}, fmt.Errorf("read %s: %w", exposure.SettingsName, err)
-	}
-	return exposure.ParseSettings(cm), nil
 }
 
 // list brings spec.endpoints of a Gateway of ours up to date.

@@ -13,15 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"corax/control/api/v1beta1"
 	"corax/control/controller/exposure"
@@ -42,7 +37,6 @@ type hostNames struct {
 	events events.EventRecorder
 	log    *slog.Logger
 	cfg    Config
-	delay  time.Duration
 
 	told map[names.Problem]bool // what was said; one goroutine uses it
 }
@@ -53,44 +47,22 @@ func addNames(m manager.Manager, cfg Config, g *guard) error {
 		return err
 	}
 	r := &hostNames{
-		client: m.GetClient(), file: hosts, guard: g, events: m.GetEventRecorder(name), log: cfg.Log, cfg: cfg, delay: namesDelay,
+		client: m.GetClient(), file: hosts, guard: g, events: m.GetEventRecorder(name), log: cfg.Log, cfg: cfg,
 	}
-	c, err := controller.New("names", m, controller.Options{
-		Reconciler: r,
-		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
-			exposeRetryMin, exposeRetryMax),
-	})
+	w, err := newWatching(m, "names", r, all(namesDelay))
 	if err != nil {
 		return err
 	}
-	watch := func(o client.Object, mine func(client.Object) bool, changed func(event.UpdateEvent) bool) error {
-		return c.Watch(source.Kind(m.GetCache(), o, r.handler(),
-			predicate.NewPredicateFuncs(mine), predicate.Funcs{UpdateFunc: changed}))
-	}
-	hostsChanged := predicate.TypedFuncs[client.Object]{UpdateFunc: anyChange}
-	always := func(client.Object) bool { return true }
 	return errors.Join(
-		watch(&corev1.Node{}, always, addressesChanged),
-		watch(&gateway.Gateway{}, always, namesChanged),
-		watch(&corev1.Service{}, r.named(names.ServiceName), anyChange),
-		watch(&corev1.ConfigMap{}, r.named(exposure.SettingsName), anyChange),
-		c.Watch(source.Kind(hosts, client.Object(&corev1.ConfigMap{}), r.handler(), hostsChanged)),
-		watch(&discoveryv1.EndpointSlice{}, func(o client.Object) bool {
+		w.objects(&corev1.Node{}, nil, addressesChanged),
+		w.objects(&gateway.Gateway{}, nil, namesChanged),
+		w.objects(&corev1.Service{}, r.named(names.ServiceName), anyChange),
+		w.objects(&corev1.ConfigMap{}, r.named(exposure.SettingsName), anyChange),
+		w.in(hosts, &corev1.ConfigMap{}, w.handler, nil, anyChange),
+		w.objects(&discoveryv1.EndpointSlice{}, func(o client.Object) bool {
 			return o.GetLabels()[discoveryv1.LabelServiceName] == names.ServiceName
 		}, anyChange),
 	)
-}
-
-// handler leads every event to one request, a moment later.
-func (r *hostNames) handler() handler.EventHandler {
-	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
-	add := func(q queue) { q.AddAfter(reconcile.Request{}, r.delay) }
-	return handler.Funcs{
-		CreateFunc:  func(_ context.Context, _ event.CreateEvent, q queue) { add(q) },
-		UpdateFunc:  func(_ context.Context, _ event.UpdateEvent, q queue) { add(q) },
-		DeleteFunc:  func(_ context.Context, _ event.DeleteEvent, q queue) { add(q) },
-		GenericFunc: func(_ context.Context, _ event.GenericEvent, q queue) { add(q) },
-	}
 }
 
 func (r *hostNames) named(list ...string) func(client.Object) bool {

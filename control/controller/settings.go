@@ -10,13 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"corax/control/controller/exposure"
 )
@@ -37,24 +33,16 @@ func addSettings(m manager.Manager, cfg Config, g *guard) error {
 	r := &settings{
 		client: m.GetClient(), guard: g, events: m.GetEventRecorder(name), log: cfg.Log, namespace: cfg.Namespace,
 	}
-	c, err := controller.New("settings", m, controller.Options{
-		Reconciler: r,
-		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
-			exposeRetryMin, exposeRetryMax),
-	})
+	w, err := newWatching(m, "settings", r, all(domainsDelay))
 	if err != nil {
 		return err
 	}
-	watch := func(o client.Object, mine func(client.Object) bool) error {
-		return c.Watch(source.Kind(m.GetCache(), o, all(),
-			predicate.NewPredicateFuncs(mine), predicate.Funcs{UpdateFunc: anyChange}))
-	}
 	return errors.Join(
-		watch(&corev1.ConfigMap{}, r.isIt),
-		watch(&corev1.Service{}, func(o client.Object) bool {
+		w.objects(&corev1.ConfigMap{}, r.isIt, anyChange),
+		w.objects(&corev1.Service{}, func(o client.Object) bool {
 			s, ok := o.(*corev1.Service)
 			return ok && exposure.Concerns(s) != ""
-		}),
+		}, anyChange),
 	)
 }
 
