@@ -68,6 +68,7 @@ func object(s *side, key string) lab.Gateway {
 	g := lab.Gateway{
 		Name:       "domain-" + s.name,
 		ExposeType: "PublicIP",
+		Proxy:      true,
 		Endpoints:  []lab.Endpoint{{Node: s.gw.Name, PublicIP: s.wanIP, PublicKey: key}},
 	}
 	for _, node := range []*lab.Node{s.gw, s.node} {

@@ -41,6 +41,9 @@ func parts() []part {
 		{"peers", func(ctx context.Context, o options, out io.Writer) error {
 			return measurePeers(ctx, o.corax, o.plan, []int{100, 1000}, out)
 		}},
+		{"proxy", func(ctx context.Context, o options, out io.Writer) error {
+			return measureProxy(ctx, o.corax, o.plan, o.rounds, out)
+		}},
 	}
 }
 

@@ -15,7 +15,7 @@ func TestPickParts(t *testing.T) {
 		names string
 		want  string // empty: an error
 	}{
-		{"all", "systems relay pairs hub peers"},
+		{"all", "systems relay pairs hub peers proxy"},
 		{"hub", "hub"},
 		{"peers,relay", "relay peers"},
 		{"relay,nosuch", ""},

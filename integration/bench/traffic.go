@@ -49,8 +49,11 @@ func (m *meter) answer(r io.Reader, w io.Writer) error {
 //	ping ADDR:PORT DURATION   print the median and the 99th percentile of round
 //	                          trips in nanoseconds, and how many there were
 //
-// All but the last answer each line of standard input with the bytes and packets
-// so far.
+//	stream-server, stream-relay, stream-client
+//	                          see streams.go
+//
+// The first four answer each line of standard input with the bytes and packets so
+// far.
 func traffic(args []string) int {
 	if err := runTraffic(args); err != nil {
 		fmt.Fprintln(os.Stderr, "bench traffic:", err)
@@ -119,6 +122,12 @@ func runTraffic(args []string) error {
 			return err
 		}
 		return ping(to, d, os.Stdout)
+	case args[0] == "stream-server" && len(args) == 2:
+		return serveStreams(args[1])
+	case args[0] == "stream-relay" && len(args) == 4:
+		return relayStreams(args[1], args[2], args[3])
+	case args[0] == "stream-client" && len(args) == 4:
+		return useStreams(args[1], args[2], args[3])
 	default:
 		return fmt.Errorf("unknown arguments %q", args)
 	}

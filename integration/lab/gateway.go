@@ -23,6 +23,8 @@ type Gateway struct {
 	// Active are the names of the active tunnel endpoints; nil leaves
 	// status.activeEndpoints out, so that agents elect.
 	Active []string
+	// Proxy makes each endpoint one of type proxy, too, all of them active.
+	Proxy bool
 }
 
 // Endpoint is an entry of spec.endpoints, of type tunnel.
@@ -70,7 +72,16 @@ func (g Gateway) YAML() ([]byte, error) {
 		}
 		nodes = append(nodes, object{"nodeName": n.Node, "privateIP": n.IP.String(), "subnets": subnets})
 	}
-	spec := object{"tunnelConfig": object{"Replicas": replicas}, "endpoints": endpoints}
+	spec := object{"tunnelConfig": object{"Replicas": replicas}}
+	if g.Proxy {
+		for _, e := range g.Endpoints {
+			o := e.object()
+			o["type"] = "proxy"
+			endpoints = append(endpoints, o)
+		}
+		spec["proxyConfig"] = object{"Replicas": len(g.Endpoints)}
+	}
+	spec["endpoints"] = endpoints
 	if g.ExposeType != "" {
 		spec["exposeType"] = g.ExposeType
 	}
