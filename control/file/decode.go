@@ -217,10 +217,4 @@ func text(n *yaml.Node, field string) string {
 }
 
 // clip bounds what a message repeats of a file.
-func clip(s string) string {
-	const most = 100
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "..."
-}
+func clip(s string) string { return v1beta1.Clip(s, 100) }

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 
+	"corax/control/api/v1beta1"
 	"corax/dataplane"
 )
 
@@ -339,10 +340,4 @@ func reason(err error) string {
 }
 
 // clip bounds what a state repeats of an error.
-func clip(s string) string {
-	const most = 300
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "..."
-}
+func clip(s string) string { return v1beta1.Clip(s, 300) }

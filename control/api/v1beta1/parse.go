@@ -171,10 +171,13 @@ func isLabel(l string) bool {
 }
 
 // clip bounds what a message repeats of somebody's input.
-func clip(s string) string {
-	const most = 100
+func clip(s string) string { return Clip(s, 100) }
+
+// Clip returns s, or, when it is longer than most bytes, as many of them and dots.
+// It bounds what is repeated of others' words, and never ends within a character.
+func Clip(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
-	return s[:most] + "..."
+	return strings.ToValidUTF8(s[:most], "") + "..."
 }

@@ -148,3 +148,21 @@ func FuzzParse(f *testing.F) {
 		_ = v1beta1.CheckHost(s)
 	})
 }
+
+func TestClip(t *testing.T) {
+	for _, tt := range []struct {
+		s    string
+		most int
+		want string
+	}{
+		{"short", 5, "short"},
+		{"longer", 5, "longe..."},
+		{"", 0, ""},
+		{"caf\u00e9s", 4, "caf..."}, // \u00e9 has two bytes
+		{"caf\u00e9s", 5, "caf\u00e9..."},
+	} {
+		if got := v1beta1.Clip(tt.s, tt.most); got != tt.want {
+			t.Errorf("%q, %d: %q", tt.s, tt.most, got)
+		}
+	}
+}

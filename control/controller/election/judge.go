@@ -213,10 +213,4 @@ func names(list []v1beta1.Endpoint) []string {
 }
 
 // clip bounds what is repeated of an agent's words.
-func clip(s string) string {
-	const most = 200
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "..."
-}
+func clip(s string) string { return v1beta1.Clip(s, 200) }

@@ -133,10 +133,7 @@ func (w *work) texts() string {
 
 // clip bounds a message: the API server takes 32,768 bytes, a person reads less.
 func clip(c metav1.Condition) metav1.Condition {
-	const most = 1024
-	if len(c.Message) > most {
-		c.Message = strings.ToValidUTF8(c.Message[:most], "") + "..."
-	}
+	c.Message = v1beta1.Clip(c.Message, 1024)
 	return c
 }
 
