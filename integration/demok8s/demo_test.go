@@ -43,7 +43,7 @@ func TestDemo(t *testing.T) {
 	patterns := []string{
 		`\ncloud +cloud-\w+ +PublicIP 203\.0\.113\.\d+ +3 +3/3 `, `\nedge-a +edge-a-\w+ +3 +3/3 `, `\nedge-b +edge-b-\w+ +2 +2/2 `,
 		`\nedge-b-1 +Ready .* edge-b +edge-b\n`,
-		"gateway node of cloud", "peers +6, all reachable",
+		"gateway node of cloud", "peers +7, all reachable",
 		`s  \d+\.\d MB have arrived; edge-a-\w+, the gateway node, dies`,
 		`s  edge-a-\w+ is the gateway node of edge-a\n`, `s  bytes arrive again, after \d+\.\d s\n`,
 		`all 96 MB arrived, SHA-256 right; TCP was away for`,
