@@ -19,7 +19,8 @@ const (
 
 	// queueMax bounds the packets on their way out, in bytes: as much as one
 	// connection may have in flight, so that a connection does not lose its
-	// own segments here. queueKeep is what an idle queue may keep.
+	// own segments here. A queue that had more than queueKeep gives its memory back
+	// when it rests.
 	queueMax  = bufferMax
 	queueKeep = 64 << 10
 )
@@ -144,15 +145,21 @@ func gsoHeader(pkt *stack.PacketBuffer) offload.Header {
 
 // take returns what is queued and puts the empty queue spare in its place.
 func (l *link) take(spare queue) queue {
-	if cap(spare.bytes) > queueKeep && len(spare.bytes) <= queueKeep {
-		spare = queue{} // the burst is over
-	}
 	spare.bytes, spare.items = spare.bytes[:0], spare.items[:0]
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q := l.queue
 	l.queue = spare
 	return q
+}
+
+// rest gives the memory of an empty queue back.
+func (l *link) rest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue.items) == 0 {
+		l.queue = queue{}
+	}
 }
 
 // GSOMaxSize implements [stack.GSOEndpoint].

@@ -176,17 +176,7 @@ func (s *Stack) Run(ctx context.Context) error {
 	if s.running.Swap(true) {
 		return errors.New("netstack: Run called twice")
 	}
-	out := newOutput(s.link, s.send, &s.count)
-	for {
-		select {
-		case <-ctx.Done():
-			err := s.Close()
-			out.drain() // the resets of what was still open
-			return err
-		case <-s.link.wake:
-			out.drain()
-		}
-	}
+	return newOutput(s.link, s.send, &s.count).run(ctx, s.Close)
 }
 
 // Close ends every connection and listener and joins gVisor's goroutines. The

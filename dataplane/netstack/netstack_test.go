@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -231,19 +232,29 @@ func TestQueueKeepsLittle(t *testing.T) {
 	if err != nil || n != queueMax/1000 || l.full.Load() != uint64(5000-n) {
 		t.Fatalf("%d packets taken, %d dropped, %v", n, l.full.Load(), err)
 	}
-	q := l.take(queue{})
-	if len(q.items) != n {
-		t.Fatalf("%d items", len(q.items))
+	sent := 0
+	o := newOutput(l, sender(func(batch []dataplane.Packet) { sent += len(batch) }), new(counters))
+	o.drain()
+	if sent != n || !o.burst {
+		t.Fatalf("%d of %d packets sent, burst %v", sent, n, o.burst)
 	}
-	q = l.take(q) // a burst: its memory is kept for the next one
-	if q = l.take(q); cap(q.bytes) < queueKeep {
+	held := func() int { return cap(o.spare.bytes) + cap(l.queue.bytes) }
+	if held() < queueMax {
 		t.Fatal("the memory of a burst was dropped at once")
 	}
-	q = l.take(q)
-	if q = l.take(q); cap(q.bytes) > queueKeep {
-		t.Fatalf("an idle queue keeps %d bytes", cap(q.bytes))
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(3*restAfter, cancel)
+	if err := o.run(ctx, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if held() > 0 {
+		t.Fatalf("an idle queue keeps %d bytes", held())
 	}
 }
+
+type sender func([]dataplane.Packet)
+
+func (s sender) Send(batch []dataplane.Packet) { s(batch) }
 
 func BenchmarkTCP(b *testing.B) {
 	p := newPair(b)

@@ -183,17 +183,7 @@ func (s *Site) Run(ctx context.Context) error {
 	if s.running.Swap(true) {
 		return errors.New("netstack: site: Run called twice")
 	}
-	out := newOutput(s.link, s.cfg.Send, &s.count)
-	for {
-		select {
-		case <-ctx.Done():
-			err := s.Close()
-			out.drain() // the resets of what was still open
-			return err
-		case <-s.link.wake:
-			out.drain()
-		}
-	}
+	return newOutput(s.link, s.cfg.Send, &s.count).run(ctx, s.Close)
 }
 
 // Go runs f on a goroutine that the Site joins; f returns soon after its ctx ends.

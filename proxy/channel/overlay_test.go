@@ -32,14 +32,19 @@ type overlay struct {
 }
 
 func (o *overlay) Send(batch []dataplane.Packet) {
-	for i := range batch {
-		to, ok := netip.AddrFromSlice(batch[i].Data[24:40])
-		o.mu.RLock()
-		s := o.stacks[to]
-		o.mu.RUnlock()
-		if ok && s != nil {
-			s.Send(batch[i : i+1])
+	for from := 0; from < len(batch); {
+		to := [16]byte(batch[from].Data[24:40])
+		end := from + 1
+		for end < len(batch) && [16]byte(batch[end].Data[24:40]) == to {
+			end++
 		}
+		o.mu.RLock()
+		s := o.stacks[netip.AddrFrom16(to)]
+		o.mu.RUnlock()
+		if s != nil {
+			s.Send(batch[from:end])
+		}
+		from = end
 	}
 }
 
@@ -126,12 +131,29 @@ func serve(t testing.TB, name string) string {
 			wg.Go(func() {
 				defer c.Close()
 				_, _ = io.WriteString(c, name+"\n")
+				if _, bench := t.(*testing.B); bench {
+					flood(c)
+					return
+				}
 				// Neither pipes of the kernel, which io.Copy keeps, nor much memory.
 				_, _ = io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{c}, make([]byte, 1<<10))
 			})
 		}
 	})
 	return l.Addr().String()
+}
+
+// flood takes all, or sends without end, as the first byte says.
+func flood(c net.Conn) {
+	block := make([]byte, 64<<10)
+	n, err := c.Read(block[:1])
+	for take := n == 1 && block[0] == 1; err == nil; {
+		if take {
+			_, err = c.Read(block)
+		} else {
+			_, err = c.Write(block)
+		}
+	}
 }
 
 // open dials a node and reads its name.
@@ -313,17 +335,25 @@ func BenchmarkOverlay(b *testing.B) {
 			_ = c.Close()
 		}
 	})
-	b.Run("throughput", func(b *testing.B) {
-		c, r := m.open(b, "node-1")
-		defer c.Close()
-		_ = c.SetDeadline(time.Time{})
-		block := make([]byte, 64<<10)
-		b.SetBytes(int64(len(block)))
-		go func() { _, _ = io.Copy(io.Discard, r) }()
-		for b.Loop() {
-			if _, err := c.Write(block); err != nil {
-				b.Fatal(err)
+	for name, n := range map[string]int{"up": 1, "down": 0} {
+		b.Run(name, func(b *testing.B) {
+			c, _ := m.open(b, "node-1")
+			defer c.Close()
+			_ = c.SetDeadline(time.Time{})
+			_, _ = c.Write([]byte{byte(n)})
+			block := make([]byte, 64<<10)
+			b.SetBytes(int64(len(block)))
+			for b.Loop() {
+				var err error
+				if n == 1 {
+					_, err = c.Write(block)
+				} else {
+					_, err = io.ReadFull(c, block)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
 			}
-		}
-	})
+		})
+	}
 }
