@@ -56,7 +56,7 @@ func (s *Server) http(ctx context.Context, c net.Conn) {
 		return
 	}
 	early, _ := in.Peek(in.Buffered())
-	if _, err := io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n"); err == nil {
+	if _, err = io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n"); err == nil {
 		_, err = far.Write(early)
 	}
 	if err != nil {
