@@ -119,6 +119,7 @@ func TestSwitches(t *testing.T) {
 		cluster.Eventually(t, 30*time.Second, "tunnel mode on", wantInstalled(node, "device rule routes"))
 		cluster.Eventually(t, mesh.Settle, "the other domain", func(context.Context) error { return reach(peer) })
 	}
+	allowList(t, w)
 	for _, a := range w.Agents() {
 		select {
 		case <-a.Process().Done():
@@ -126,4 +127,39 @@ func TestSwitches(t *testing.T) {
 		default:
 		}
 	}
+}
+
+// allowList writes an allow list into raven-cfg that lacks edge-a, a bad one, and
+// none: the hub of the cloud follows, and other edges are not cut.
+func allowList(t *testing.T, w *world) {
+	t.Helper()
+	hub := w.Node("cloud-gw").Pods[0].IP
+	set := func(list string) {
+		t.Helper()
+		patch := fmt.Sprintf(`{"data":{"acl-entry":%q}}`, list)
+		if _, err := w.Cluster.Client.CoreV1().ConfigMaps("kube-system").Patch(t.Context(), "raven-cfg", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reach := func(ctx context.Context, from string) error {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		_, err := w.Node(from).Pods[0].Ping(ctx, hub, lab.PingOptions{})
+		return err
+	}
+	cut := func(ctx context.Context) error {
+		if reach(ctx, "edge-a-1") == nil {
+			return errors.New("it reaches the cloud")
+		}
+		return reach(ctx, "edge-b-1")
+	}
+	set("100.64.0.0/10, 203.0.113.20/32, 203.0.113.30/32") // edge-b, edge-c
+	cluster.Eventually(t, mesh.Settle, "edge-a outside the list", cut)
+	set("203.0.113.10/32, nonsense")
+	w.says(t, "cloud-gw", "acl-entry")
+	if err := cut(t.Context()); err != nil {
+		t.Errorf("with a bad list the one before is not in force: %v", err)
+	}
+	set("")
+	cluster.Eventually(t, mesh.Settle, "edge-a without a list", func(ctx context.Context) error { return reach(ctx, "edge-a-1") })
 }
