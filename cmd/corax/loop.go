@@ -104,7 +104,7 @@ func newLoop(dir string, log *slog.Logger) loop {
 func (a *agent) control(ctx context.Context) error {
 	l := &a.loop
 	defer func() { l.tunnel.stop() }()
-	defer a.stopProxy()
+	defer a.stopEdge()
 	defer func() { a.remember(time.Now()) }()
 	if behind := l.memory.clockBehind(a.started); behind > 0 {
 		l.notes["clock"] = fmt.Sprintf("the clock is %v behind the last run: peers refuse handshakes until it has caught up", behind.Round(time.Second))
@@ -161,6 +161,9 @@ func (a *agent) apply(ctx context.Context) {
 	a.applyAllow(plan.Config.Allow)
 	a.limitMTU(plan.Config)
 	l.retry = false
+	if !proxied.Edge {
+		a.stopEdge() // while there is a tunnel for the resets of its streams
+	}
 	if err := a.applyTunnel(ctx, plan.Config); err != nil {
 		l.retry = true
 		note(err)

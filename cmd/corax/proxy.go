@@ -69,11 +69,7 @@ func (a *agent) applyEdge(ctx context.Context, plan control.Proxy) error {
 		p.edge = nil
 	}
 	if !plan.Edge {
-		if p.edge != nil {
-			_ = p.edge.stop()
-			p.edge = nil
-			a.log.Info("no streams are served any more")
-		}
+		a.stopEdge()
 		return nil
 	}
 	if p.edge == nil {
@@ -95,9 +91,13 @@ func (a *agent) applyEdge(ctx context.Context, plan control.Proxy) error {
 	return nil
 }
 
-// stopProxy ends what the control loop owns of proxy mode.
-func (a *agent) stopProxy() {
-	_ = a.proxy.edge.stop()
+// stopEdge breaks off the streams that are served, and closes their port.
+func (a *agent) stopEdge() {
+	if a.proxy.edge != nil {
+		_ = a.proxy.edge.stop()
+		a.proxy.edge = nil
+		a.log.Info("no streams are served any more")
+	}
 }
 
 // proxyCounters are the counters of proxy mode that have a reason or nothing
