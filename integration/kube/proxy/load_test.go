@@ -150,7 +150,7 @@ func (w *world) follow(ctx context.Context, token string, started chan<- struct{
 
 // connections is how many connections come and go.
 func connections() int {
-	if os.Getenv("CORAX_SOAK") != "" {
+	if os.Getenv(soakEnv) != "" {
 		return 10000
 	}
 	return 2000
@@ -223,7 +223,7 @@ func (w *world) shake(ctx context.Context, front netip.AddrPort, node string) er
 type held struct{ files, goroutines int }
 
 // watched are the agents that carry the streams of the tests.
-func watched() []string { return []string{"cloud-gw", "cloud-2", "edge-a-1", "edge-b-gw", "edge-b-1"} }
+func watched() []string { return []string{"cloud-gw", "cloud-2", "edge-a-1", rootless} }
 
 func (w *world) held(t *testing.T) map[string]held {
 	t.Helper()

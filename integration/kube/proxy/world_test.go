@@ -24,7 +24,7 @@ import (
 	"corax/integration/lab"
 )
 
-// rootless is the gateway node that may do nothing on its host.
+// rootless is the one gateway node of edge-b, whose agent may do nothing on its host.
 const rootless = "edge-b-gw"
 
 // nobody is a user that owns nothing and may do nothing.
@@ -34,7 +34,7 @@ const nobody = 65534
 //
 //	cloud     cloud-gw; cloud-1 with a kubelet; cloud-2, the control plane
 //	edge-a    edge-a-gw; edge-a-1 with a kubelet, 192.168.1.11    (behind a NAT)
-//	edge-b    edge-b-gw, rootless; edge-b-1 likewise              (behind a NAT)
+//	edge-b    edge-b-gw, rootless; edge-b-1 as edge-a-1           (behind a NAT)
 //	edge-c    edge-c-gw, alone, with a kubelet                    (behind a NAT)
 //
 // The fronts are cloud-gw and cloud-2. The API server knows the nodes by the hosts file that the agent of cloud-2 keeps.
@@ -80,7 +80,7 @@ func newWorld(t *testing.T) *world {
 	w.Deploy(t)
 	w.patch(t, "configmap", "raven-cfg", `{"data": {"enable-l3-tunnel": "false"}}`)
 	w.AddNodes(t)
-	for _, name := range fronts() {
+	for _, name := range append(fronts(), rootless) {
 		w.Cluster.Label(t, name, map[string]string{"raven.openyurt.io/gateway-node": "true"})
 	}
 	w.StartController(t, "controller")
