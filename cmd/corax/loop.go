@@ -181,7 +181,7 @@ func (a *agent) apply(ctx context.Context) {
 		tunnel.nat.SetPlan(p)
 		problems = append(problems, tunnel.nat.Problems()...)
 	}
-	problems = append(problems, a.applyProxy(ctx, proxied)...)
+	problems = append(problems, a.applyProxy(ctx, proxied, plan.Config.Peers)...)
 	problems = append(problems, a.applyHost(ctx, plan.Config)...)
 	problems = append(problems, a.applyOutbound(plan.Config)...)
 	problems = append(problems, a.clusterProblems()...)

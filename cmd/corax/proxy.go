@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"net/netip"
 
 	"corax/control"
 	"corax/dataplane"
@@ -47,12 +48,17 @@ func (a *agent) buildProxy() error {
 
 // applyProxy brings proxy mode to the plan, and returns what is in the way. Open
 // streams stay as long as what serves them does.
-func (a *agent) applyProxy(ctx context.Context, plan control.Proxy) []string {
+func (a *agent) applyProxy(ctx context.Context, plan control.Proxy, peers []dataplane.Peer) []string {
 	var problems []string
 	for _, p := range plan.Problems {
 		problems = append(problems, p.String())
 	}
 	a.proxy.channel.Apply(plan.Nodes)
+	reached := make([]netip.Addr, 0, len(peers))
+	for i := range peers {
+		reached = append(reached, peers[i].PublicKey.Overlay())
+	}
+	a.proxy.channel.Reach(reached)
 	problems = append(problems, a.applyFront(plan)...)
 	if err := a.applyEdge(ctx, plan); err != nil {
 		a.loop.retry = true

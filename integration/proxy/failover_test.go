@@ -67,9 +67,9 @@ func TestFailover(t *testing.T) {
 	must(t, err)
 	w.endpoints(w.Domains[1], 0)
 	started = time.Now()
-	_ = c.SetReadDeadline(started.Add(deadWithin))
+	_ = c.SetReadDeadline(started.Add(10 * time.Second))
 	if _, err := io.Copy(io.Discard, r); errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a stream goes on %v after proxy mode ended for its node", deadWithin)
+		t.Error("a stream goes on although proxy mode has ended for its node")
 	}
 	t.Logf("the stream ended %v after proxy mode", time.Since(started))
 	_ = c.Close()

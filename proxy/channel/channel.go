@@ -46,6 +46,7 @@ type Channel struct {
 
 	mu     sync.Mutex
 	failed map[netip.Addr]time.Time // gateway nodes, until when they are tried last
+	open   map[*Conn]bool           // over the overlay
 }
 
 var _ proxy.Dialer = (*Channel)(nil)
@@ -62,7 +63,7 @@ func New(cfg Config) (*Channel, error) {
 	if cfg.Counters == nil {
 		cfg.Counters = new(proxy.Counters)
 	}
-	c := &Channel{cfg: cfg, failed: map[netip.Addr]time.Time{}}
+	c := &Channel{cfg: cfg, failed: map[netip.Addr]time.Time{}, open: map[*Conn]bool{}}
 	c.Apply(nil)
 	return c, nil
 }
@@ -88,12 +89,55 @@ func (c *Channel) Apply(nodes []control.ProxyNode) {
 	}
 }
 
+// Reach says which gateway nodes can still be reached, by overlay address, whether
+// they are to be asked or not. Connections over any other are broken off: nothing
+// comes over them any more.
+func (c *Channel) Reach(peers []netip.Addr) {
+	known := make(map[netip.Addr]bool, len(peers))
+	for _, a := range peers {
+		known[a] = true
+	}
+	var gone []*Conn
+	c.mu.Lock()
+	for conn := range c.open {
+		if !known[conn.Via] {
+			gone = append(gone, conn)
+		}
+	}
+	c.mu.Unlock()
+	for _, conn := range gone {
+		_ = conn.SetLinger(0)
+		_ = conn.Close()
+	}
+}
+
+// keep notes a connection over the overlay, until it is closed.
+func (c *Channel) keep(conn *Conn) *Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conn.channel = c
+	c.open[conn] = true
+	return conn
+}
+
 // Conn is a connection to a node.
 type Conn struct {
 	proxy.CloseWriter
 	// Via is the overlay address of the gateway node that dialled the node; zero:
 	// it was dialled plainly.
 	Via netip.Addr
+
+	channel *Channel // nil: dialled plainly
+}
+
+// Close implements [net.Conn].
+func (c *Conn) Close() error {
+	if h := c.channel; h != nil {
+		h.mu.Lock()
+		delete(h.open, c)
+		h.mu.Unlock()
+	}
+	return c.CloseWriter.Close()
 }
 
 // SetLinger is that of [net.TCPConn], for zero and less.

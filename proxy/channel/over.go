@@ -41,7 +41,7 @@ func (c *Channel) over(ctx context.Context, t proxy.Target, n control.ProxyNode)
 		if r == nil {
 			c.cfg.Counters.Took(proxy.StageNode, time.Since(started))
 			c.judge(conn.Via, true)
-			return conn, nil
+			return c.keep(conn), nil
 		}
 		_ = conn.Close()
 		if !r.Code.Again() || ctx.Err() != nil {

@@ -196,6 +196,36 @@ func TestRightNodeOverTheOverlay(t *testing.T) {
 	}
 }
 
+// A gateway node that is gone from the objects takes its streams with it, and no
+// others; one that is only no longer asked does not.
+func TestReach(t *testing.T) {
+	m := newMesh(t)
+	one, r1 := m.open(t, "node-1")
+	two, r2 := m.open(t, "node-2")
+	defer one.Close()
+	defer two.Close()
+	m.channel.Apply(nil)
+	m.channel.Reach([]netip.Addr{g1, g2})
+	echo := func(c net.Conn, r io.Reader) error {
+		if _, err := c.Write([]byte("x")); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(r, make([]byte, 1))
+		return err
+	}
+	if err := errors.Join(echo(one, r1), echo(two, r2)); err != nil {
+		t.Fatalf("a stream was cut that works: %v", err)
+	}
+	m.channel.Reach([]netip.Addr{g2})
+	if _, err := r1.ReadByte(); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("the stream over a gateway node that is gone: %v", err)
+	}
+	if err := echo(two, r2); err != nil {
+		t.Errorf("another stream: %v", err)
+	}
+	eventually(t, "the edge's end ends", func() bool { return m.live[0].Len() == 0 })
+}
+
 // An edge may not ask another edge.
 func TestEdgeMayNotAsk(t *testing.T) {
 	m := newMesh(t)
