@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 // lease is a Lease in memory.
 type lease struct {
 	resourcelock.Interface
+	mu     sync.Mutex // only where it is held while something else is done
 	record *resourcelock.LeaderElectionRecord
 	writes int
 	fail   error
@@ -25,6 +27,8 @@ type lease struct {
 func (l *lease) Identity() string { return "me" }
 
 func (l *lease) Get(context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.record == nil {
 		return nil, nil, apierrors.NewNotFound(schema.GroupResource{}, "")
 	}
@@ -38,6 +42,8 @@ func (l *lease) Create(ctx context.Context, r resourcelock.LeaderElectionRecord)
 }
 
 func (l *lease) Update(_ context.Context, r resourcelock.LeaderElectionRecord) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.writes++
 	if l.fail == nil {
 		l.record = &r
@@ -156,11 +162,14 @@ func TestHolding(t *testing.T) {
 				err := holding(t.Context(), l, d, func(ctx context.Context) error {
 					for range 60 {
 						time.Sleep(time.Second)
-						if age := time.Since(l.record.RenewTime.Time); age > d/2 {
-							t.Fatalf("renewed %v ago", age)
+						r, _, _ := l.Get(ctx)
+						if age := time.Since(r.RenewTime.Time); age > d/2 {
+							t.Errorf("renewed %v ago", age)
 						}
 					}
+					l.mu.Lock()
 					tt.spoil(l)
+					l.mu.Unlock()
 					select {
 					case <-ctx.Done():
 					case <-time.After(4 * time.Minute):
