@@ -98,7 +98,7 @@ func TestOutbound(t *testing.T) {
 	})
 	t.Run("corax forward", func(t *testing.T) { w.forwards(t, far) })
 	t.Run("corax nc", func(t *testing.T) { w.nc(t, page) })
-	t.Run("forbidden", func(t *testing.T) { w.forbidden(t) })
+	t.Run("forbidden", func(t *testing.T) { w.forbidden(t, evilName) })
 }
 
 // web serves a page on the far pod.
@@ -228,11 +228,12 @@ func (w *world) nc(t *testing.T, page []byte) {
 }
 
 // forbidden tries what must not be reached: by address, and by a name.
-func (w *world) forbidden(t *testing.T) {
+func (w *world) forbidden(t *testing.T, names ...string) {
 	node := w.Domains[1].Nodes[0]
-	for _, host := range []string{
-		"127.0.0.1", "::1", "169.254.169.254", "fd00:ec2::254", node.IP.String(), w.own.IP.String(), w.status().OverlayAddress, evilName, "localhost",
-	} {
+	hosts := append([]string{
+		"127.0.0.1", "::1", "169.254.169.254", "fd00:ec2::254", node.IP.String(), w.own.IP.String(), w.status().OverlayAddress,
+	}, names...)
+	for _, host := range hosts {
 		c, err := w.gw.Host.DialTCP(within(t, 10*time.Second), netip.MustParseAddrPort(httpAt))
 		if err != nil {
 			t.Fatal(err)
@@ -244,11 +245,50 @@ func (w *world) forbidden(t *testing.T) {
 		if errors.Is(err, os.ErrDeadlineExceeded) || strings.HasPrefix(string(b), "HTTP/1.1 200") {
 			t.Errorf("%s: %q, %v", host, b, err)
 		}
-		if host != "localhost" && !strings.HasPrefix(string(b), "HTTP/1.1 403") {
+		if !strings.HasPrefix(string(b), "HTTP/1.1 403") {
 			t.Errorf("%s: %q, want 403", host, b)
 		}
 	}
-	if n := w.status().Counters["outbound_drop_total{forbidden}"]; n < 8 {
+	if n := w.status().Counters["outbound_drop_total{forbidden}"]; n < uint64(len(hosts)) {
 		t.Errorf("counted %d", n)
 	}
+}
+
+// TestOutboundWithTUN: the same flags do the same where there is a TUN, so that a
+// change of the datapath needs no other configuration.
+func TestOutboundWithTUN(t *testing.T) {
+	top := lab.Standard(lab.ForTest(t), lab.Options{Edges: 1, NoCapture: true})
+	ctx := within(t, 60*time.Second)
+	if _, err := top.Prepare(ctx); err != nil {
+		t.Fatal(err)
+	}
+	far, gw := top.Domains[0].Nodes[1].Pods[0], top.Domains[1].Agents[0]
+	if _, err := far.Serve(podPort); err != nil {
+		t.Fatal(err)
+	}
+	gw.SetArgs("--datapath", "tun", "--socks-addr", socksAt, "--http-proxy-addr", httpAt,
+		"--forward", fmt.Sprintf("tcp/%s=%s:%d", mapTCP, far.IP, podPort),
+		"--forward", fmt.Sprintf("udp/%s=%s:%d", mapUDP, far.IP, podPort))
+	for _, a := range top.Agents() {
+		if err := a.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, a := range top.Agents() {
+		if err := a.WaitReady(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := gw.Host.Transfer(ctx, netip.MustParseAddrPort(mapTCP), 1<<20); err != nil {
+		t.Error(err)
+	}
+	if _, err := gw.Host.EchoUDP(ctx, netip.MustParseAddrPort(mapUDP), 1000); err != nil {
+		t.Error(err)
+	}
+	s, err := gw.Status(ctx)
+	if err != nil || s.Datapath != "tun" {
+		t.Errorf("%v, %v", s, err)
+	}
+	w := &world{Topology: top, t: t, gw: gw, far: far, own: top.Domains[1].Nodes[0].Pods[0]}
+	w.forbidden(t)
 }
