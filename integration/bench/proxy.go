@@ -102,7 +102,7 @@ func measureProxy(ctx context.Context, corax string, p plan, rounds int, out io.
 	}
 	fmt.Fprintf(out, "\nStreams from one domain to a port of a node of another by a front, TLS passed through; medians of %d rounds; load %s\n", rounds, load())
 	printProxy(out, ways, all)
-	return nil
+	return measureProxyDelay(ctx, corax, p, out)
 }
 
 func measureProxyWay(ctx context.Context, w proxyWay, p plan) (f proxyFigures, err error) {
@@ -143,12 +143,12 @@ func measureProxyWay(ctx context.Context, w proxyWay, p plan) (f proxyFigures, e
 	}); err != nil {
 		return f, err
 	}
-	return runClient(ctx, n, at, procs, p)
+	return runClient(ctx, n.sides[0].gw.Host, at, n.sides[1].node.Name, procs, p)
 }
 
-// runClient measures at an address.
-func runClient(ctx context.Context, n *network, at netip.AddrPort, procs [2][]*lab.Process, p plan) (f proxyFigures, err error) {
-	c, err := startChild(n.sides[0].gw.Host, "stream-client", at.String(), n.sides[1].node.Name, p.seconds.String())
+// runClient measures streams to a node by an address.
+func runClient(ctx context.Context, from *lab.Host, at netip.AddrPort, node string, procs [2][]*lab.Process, p plan) (f proxyFigures, err error) {
+	c, err := startChild(from, "stream-client", at.String(), node, p.seconds.String())
 	if err != nil {
 		return f, err
 	}

@@ -42,6 +42,8 @@ type Topology struct {
 	Internet *Host // routes between the WAN and the cloud's LAN
 	Domains  []*Domain
 	Gateways string // directory with the Gateway objects, one file each
+	// Proxy, set before Prepare, makes the gateway nodes proxy endpoints, too.
+	Proxy bool
 
 	opt Options
 }
@@ -223,7 +225,7 @@ func (t *Topology) AddService(s Service) {
 func (t *Topology) Object(d *Domain, keys map[string]string) Gateway {
 	gw := d.Gateway()
 	e := Endpoint{Node: gw.Name, UnderNAT: true, PublicKey: keys[gw.Name]}
-	g := Gateway{Name: d.Name, Annotations: d.Annotations}
+	g := Gateway{Name: d.Name, Annotations: d.Annotations, Proxy: t.Proxy}
 	if d.Hub {
 		e.UnderNAT, e.PublicIP = false, gw.IP
 		g.ExposeType = "PublicIP"
