@@ -41,6 +41,7 @@ install() {
 	forbid && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing || return 1
 	for p in $missing; do
 		[ ! -e "/etc/init.d/$p" ] || update-rc.d "$p" disable || return 1
+		[ ! -e "/lib/systemd/system/$p.service" ] || ! command -v systemctl >/dev/null || systemctl disable "$p" || return 1
 	done
 }
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
