@@ -148,8 +148,13 @@ func TestBrokenOffIsNoEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			tt.do(s)
-			if err := <-s.done; !tt.want(err) {
-				t.Errorf("Join = %v", err)
+			select {
+			case err := <-s.done:
+				if !tt.want(err) {
+					t.Errorf("Join = %v", err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("the stream goes on")
 			}
 			for _, end := range tt.ends {
 				if _, err := end(s).Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
