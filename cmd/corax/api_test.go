@@ -34,6 +34,8 @@ type fakeAgent struct {
 	paths    func(name string) (Paths, error)
 	netcheck func(ctx context.Context) (Netcheck, error)
 	streams  func() ProxyStreams
+	maps     *fakeMaps
+	connect  func(ctx context.Context, host string, port uint16) (net.Conn, error)
 }
 
 func (f *fakeAgent) set(change func(s *Status)) {
@@ -43,7 +45,8 @@ func (f *fakeAgent) set(change func(s *Status)) {
 }
 
 func (f *fakeAgent) api() agentAPI {
-	return agentAPI{
+	api := agentAPI{
+		Connect: f.connect,
 		Status: func() Status {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -65,6 +68,10 @@ func (f *fakeAgent) api() agentAPI {
 			}
 		},
 	}
+	if f.maps != nil {
+		api.Forwards, api.AddForward, api.RemoveForward = f.maps.list, f.maps.add, f.maps.remove
+	}
+	return api
 }
 
 // startLocal runs a local API on a socket of its own until the test ends or stop

@@ -148,36 +148,11 @@ func exposes(dst *[]forward.Expose) func(string) error {
 func destinations(dst *[]forward.Destinations) func(string) error {
 	return func(s string) error {
 		return each(s, func(s string) error {
-			d, err := parseDestinations(s)
+			d, err := forward.ParseDestinations(s)
 			if err == nil {
 				*dst = append(*dst, d)
 			}
 			return err
 		})
 	}
-}
-
-// parseDestinations reads 10.0.0.1, 10.0.0.0/24, 10.0.0.0/24:80, fd00::/64 or
-// [fd00::]/64:80, [fd00::1]:80.
-func parseDestinations(s string) (forward.Destinations, error) {
-	fail := func() (forward.Destinations, error) {
-		return forward.Destinations{}, fmt.Errorf("%q is not IP[/BITS][:PORT]", s)
-	}
-	d, rest := forward.Destinations{}, s
-	if i := strings.LastIndexByte(s, ':'); i > 0 && (strings.HasPrefix(s, "[") && i > strings.IndexByte(s, ']') || strings.Count(s, ":") == 1) {
-		if err := port(&d.Port)(s[i+1:]); err != nil {
-			return fail()
-		}
-		rest = s[:i]
-	}
-	rest = strings.NewReplacer("[", "", "]", "").Replace(rest)
-	var list []netip.Prefix
-	if err := prefixes(&list)(rest); err != nil {
-		return forward.Destinations{}, err
-	}
-	if len(list) != 1 {
-		return fail()
-	}
-	d.Prefix = list[0]
-	return d, nil
 }

@@ -44,16 +44,6 @@ type Config struct {
 	ProxyProtocol []Destinations
 }
 
-// Destinations are addresses with one port, or every port when it is zero.
-type Destinations struct {
-	Prefix netip.Prefix
-	Port   uint16
-}
-
-func (d Destinations) contains(a netip.AddrPort) bool {
-	return d.Prefix.Contains(a.Addr()) && (d.Port == 0 || d.Port == a.Port())
-}
-
 // Forwarder is the handler of a [netstack.Site]. Its methods may be called from
 // several goroutines at once. Its goroutines are the Site's.
 type Forwarder struct {
