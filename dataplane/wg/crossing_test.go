@@ -95,7 +95,7 @@ func TestYields(t *testing.T) {
 		{"a copy is under way", keys[2], func(p *peer) { p.overdue(start.Add(time.Second), true) }, time.Second, true},
 		{"ours seem to get lost", keys[2], nil, crossFor, false},
 		{"ours was answered", keys[2], func(p *peer) { p.answered(7) }, 0, false},
-		{"theirs was answered", keys[2], func(p *peer) { p.answers(response, start) }, 0, false},
+		{"theirs was answered", keys[2], func(p *peer) { p.answers(response, &way{}, start) }, 0, false},
 	} {
 		p := &peer{key: c.peer}
 		if p.yields(keys[1], start.Add(-time.Hour)) {
@@ -136,7 +136,7 @@ func TestHeldBack(t *testing.T) {
 
 		p = &peer{key: other}
 		p.yields(self, start)
-		p.answers(make([]byte, sizeResponse), start.Add(time.Millisecond))
+		p.answers(make([]byte, sizeResponse), &way{}, start.Add(time.Millisecond))
 		if !p.await(msg, start.Add(2*time.Millisecond)) {
 			t.Errorf("key %v: ours is held back after the answer", other[0])
 		}

@@ -284,7 +284,7 @@ func (r *reader) initiation(data []byte) conn.Endpoint {
 // copy of one that was answered, or one that crossed ours, which goes first.
 func (r *reader) settled(p *peer, data []byte) bool {
 	b, now := r.b, time.Unix(0, r.now)
-	if msg := p.again(data, now); msg != nil {
+	if msg := p.again(data, &r.cur, now); msg != nil {
 		b.drops.add(dropCopy, 1)
 		b.write([][]byte{msg}, &r.cur)
 		return true

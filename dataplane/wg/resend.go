@@ -48,6 +48,7 @@ type answering struct {
 // response is the last one to a peer, and to what it was.
 type response struct {
 	n      int
+	way    way // by which the initiation came
 	at     time.Time
 	to     uint32 // sender index of the initiation
 	copies int
@@ -90,24 +91,25 @@ func (p *peer) answered(i uint32) {
 
 // answers notes the response to the peer's own initiation. It ends the wait for
 // an answer to ours: wireguard-go forgets that one now, and could not use it.
-func (p *peer) answers(msg []byte, now time.Time) {
+func (p *peer) answers(msg []byte, w *way, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pending.n = 0
 	p.answering.open = false
 	r := &p.response
-	*r = response{at: now, to: index(msg, offReceiverResponse)}
+	*r = response{way: *w, at: now, to: index(msg, offReceiverResponse)}
 	r.n = copy(r.msg[:], msg)
 }
 
 // again returns the response once more for a copy of the initiation that it
 // answers: it seems to be lost, and wireguard-go takes the copy for a replay.
-// Whoever saw the initiation can ask for copies too, so they are few.
-func (p *peer) again(initiation []byte, now time.Time) []byte {
+// The copy must come the same way: whoever saw the initiation may replay it from
+// elsewhere, and gets nothing. He may forge the address, so there are few.
+func (p *peer) again(initiation []byte, w *way, now time.Time) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := &p.response
-	if r.n == 0 || r.to != index(initiation, offSender) || now.Sub(r.at) > replyFor || r.copies >= maxResends+1 {
+	if r.n == 0 || !r.way.same(w) || r.to != index(initiation, offSender) || now.Sub(r.at) > replyFor || r.copies >= maxResends+1 {
 		return nil
 	}
 	r.copies++

@@ -63,19 +63,23 @@ func TestAgain(t *testing.T) {
 	msg := make([]byte, sizeResponse)
 	msg[0], msg[offReceiverResponse] = 2, 7
 	var p peer
-	if p.again(initiation, start) != nil {
+	from, elsewhere := &way{to: netip.MustParseAddrPort("192.0.2.1:4500")}, &way{to: netip.MustParseAddrPort("192.0.2.2:4500")}
+	if p.again(initiation, from, start) != nil {
 		t.Error("a copy of nothing")
 	}
-	p.answers(msg, start)
-	if p.again(other, start) != nil {
+	p.answers(msg, from, start)
+	if p.again(other, from, start) != nil {
 		t.Error("a copy for another initiation")
 	}
-	if p.again(initiation, start.Add(replyFor+1)) != nil {
+	if p.again(initiation, from, start.Add(replyFor+1)) != nil {
 		t.Error("a copy that comes too late")
+	}
+	if p.again(initiation, elsewhere, start) != nil {
+		t.Error("a copy for somebody who replays the initiation from elsewhere")
 	}
 	n := 0
 	for range 100 {
-		if got := p.again(initiation, start); bytes.Equal(got, msg) {
+		if got := p.again(initiation, from, start); bytes.Equal(got, msg) {
 			n++
 		}
 	}

@@ -99,7 +99,7 @@ func (b *bind) sendSource(bufs [][]byte, s *source) error {
 	}
 	if kind == KindResponse { // answers what came from s, pinned or not
 		b.table.note(p, index(msg, offSender))
-		p.answers(msg, time.Now())
+		p.answers(msg, &s.way, time.Now())
 		b.write(bufs, &s.way)
 		return nil
 	}
