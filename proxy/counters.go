@@ -78,7 +78,7 @@ func (c *Counters) Took(s Stage, d time.Duration) {
 
 // Counts are the counters at one moment.
 type Counts struct {
-	Requests map[string]uint64 // by front; "edge" are streams that were served
+	Requests map[string]uint64 // by front, every one; "edge" are streams that were served
 	Refused  map[Code]uint64   // every code
 	Stages   map[Stage]Latency // every stage
 	Up, Down uint64
@@ -88,7 +88,7 @@ type Counts struct {
 // Snapshot returns the present values.
 func (c *Counters) Snapshot() Counts {
 	s := Counts{
-		Requests: map[string]uint64{}, Refused: map[Code]uint64{}, Stages: map[Stage]Latency{},
+		Requests: map[string]uint64{"tls": 0, "http": 0, "connect": 0, "edge": 0}, Refused: map[Code]uint64{}, Stages: map[Stage]Latency{},
 		Up: c.Up.Load(), Down: c.Down.Load(), Stalls: c.Stalls.Load(),
 	}
 	for _, code := range Codes() {
