@@ -4,6 +4,7 @@ package tunnel_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -38,8 +39,11 @@ func TestTakenTunnelPort(t *testing.T) {
 	f.await(t, a, 10*time.Second, lab.Troubled("wg: listen on UDP port 4500: ", "address already in use"))
 	f.await(t, a, 10*time.Second, func(*lab.Status) error {
 		err := a.Ready(ctx) // refused at first: it is opened beside everything else
-		if err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "the tunnel port is not open") {
-			return fmt.Errorf("/readyz: %v", err)
+		if err == nil {
+			return errors.New("/readyz says that all is well")
+		}
+		if !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "the tunnel port is not open") {
+			return fmt.Errorf("/readyz: %w", err)
 		}
 		return nil
 	})
