@@ -85,7 +85,8 @@ func TestConfig(t *testing.T) {
 				c.ProxyTLSAddr, c.ProxyHTTPAddr = netip.MustParseAddrPort("[::]:6"), netip.MustParseAddrPort("10.0.0.4:7")
 				c.Front = frontConfig{
 					ConnectAddr: netip.MustParseAddrPort("127.0.0.1:8"), ConnectCert: "c.pem", ConnectKey: "k.pem", ConnectClientCA: "ca.pem",
-					ConnectNames: []string{"kube-apiserver"}, ConnectSocket: "/c.sock", KubeletCA: "kubelet.pem", Audiences: []string{"a", "b"}, Hosts: "off",
+					ConnectNames: []string{"kube-apiserver"}, ConnectSocket: "/c.sock",
+					ConnectCluster: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}, KubeletCA: "kubelet.pem", Audiences: []string{"a", "b"}, Hosts: "off",
 				}
 				c.TakeOver, c.UAPI, c.LogLevel, c.LogFormat = true, false, slog.LevelWarn, logJSON
 				c.Allow = []netip.Prefix{netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.2.1/32")}
@@ -118,6 +119,7 @@ proxyConnectKey: k.pem
 proxyConnectClientCA: ca.pem
 proxyConnectClients: kube-apiserver
 proxyConnectSocket: /c.sock
+proxyConnectCluster: 10.96.0.0/12
 kubeletCA: kubelet.pem
 proxyAudiences: [a, b]
 hostsFile: "off"

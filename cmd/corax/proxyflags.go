@@ -13,9 +13,10 @@ import (
 type frontConfig struct {
 	// ConnectAddr is served when the three files are given.
 	ConnectAddr                              netip.AddrPort
-	ConnectCert, ConnectKey, ConnectClientCA string   // PEM files
-	ConnectNames                             []string // of clients; empty: whom ConnectClientCA verifies
-	ConnectSocket                            string   // unix socket; empty: none
+	ConnectCert, ConnectKey, ConnectClientCA string         // PEM files
+	ConnectNames                             []string       // of clients; empty: whom ConnectClientCA verifies
+	ConnectSocket                            string         // unix socket; empty: none
+	ConnectCluster                           []netip.Prefix // of Services and Pods, dialled by this host; empty: none
 	// KubeletCA is a PEM file that verifies nodes where TLS ends at the front;
 	// empty: the cluster's.
 	KubeletCA string
@@ -68,6 +69,10 @@ func proxySettings(cfg *agentConfig) []*setting {
 		{
 			flag: "proxy-connect-socket", key: "proxyConnectSocket", arg: "FILE", parse: socketPath(&f.ConnectSocket),
 			usage: "unix socket for HTTP CONNECT, for its owner and root",
+		},
+		{
+			flag: "proxy-connect-cluster", key: "proxyConnectCluster", arg: "CIDR", list: true, parse: prefixes(&f.ConnectCluster),
+			usage: "addresses of Services and Pods that CONNECT may ask for beside nodes, as an API server does for webhooks and aggregated APIs",
 		},
 		{
 			flag: "kubelet-ca", key: "kubeletCA", arg: "FILE", parse: text(&f.KubeletCA),

@@ -34,6 +34,7 @@ func (a *agent) buildFront() error {
 		p.connectCert, p.connectCA = newPair(f.ConnectCert, f.ConnectKey), newPool(f.ConnectClientCA)
 		cfg.Connect = front.ConnectTLS{Certificate: p.connectCert.get, ClientCAs: p.connectCA.value, Names: f.ConnectNames}
 	}
+	cfg.Connect.Cluster = f.ConnectCluster
 	p.names, p.nodeCAs = cfg.Names, cfg.NodeCAs
 	var err error
 	p.front, err = front.New(cfg)

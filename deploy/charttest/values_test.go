@@ -125,10 +125,10 @@ func TestRendered(t *testing.T) {
 		},
 		{
 			name:   "CONNECT",
-			values: "proxy: {audiences: [corax], connect: {existingSecret: egress, clients: [kube-apiserver], socket: /var/lib/corax/connect.sock}}",
+			values: "proxy: {audiences: [corax], connect: {existingSecret: egress, clients: [kube-apiserver], cluster: [10.96.0.0/12, 'fd00::/108'], socket: /var/lib/corax/connect.sock}}",
 			want: []string{
 				"secretName: egress", "--proxy-connect-cert=/etc/corax/connect/tls.crt", "--proxy-connect-client-ca=/etc/corax/connect/ca.crt",
-				"--proxy-connect-client=kube-apiserver", "--proxy-connect-socket=/var/lib/corax/connect.sock", "--proxy-audience=corax",
+				"--proxy-connect-client=kube-apiserver", "--proxy-connect-cluster=10.96.0.0/12", "--proxy-connect-cluster=fd00::/108", "--proxy-connect-socket=/var/lib/corax/connect.sock", "--proxy-audience=corax",
 			},
 		},
 		{

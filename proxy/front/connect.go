@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -47,7 +48,7 @@ func (f *Front) connect(parent context.Context, a *arrival, c net.Conn, r reques
 		err = h.connectable()
 	}
 	if err == nil {
-		r.target, err = f.connectTarget(h.target)
+		r.target, r.plain, err = f.connectTarget(h.target)
 	}
 	if err == nil {
 		_, ahead, _ := bytes.Cut(read, []byte("\r\n\r\n"))
@@ -70,16 +71,29 @@ func (h head) connectable() error {
 }
 
 // connectTarget reads the authority that a CONNECT asks for. Its Host field means
-// nothing: the API server writes 127.0.0.1.
-func (f *Front) connectTarget(authority string) (proxy.Target, error) {
+// nothing: the API server writes 127.0.0.1. plain says that it is an address of the
+// cluster: an egress selector sends the calls of webhooks and aggregated APIs here, too.
+func (f *Front) connectTarget(authority string) (t proxy.Target, plain bool, err error) {
 	host, port, err := parseAuthority(authority)
 	if err != nil {
-		return proxy.Target{}, err
+		return proxy.Target{}, false, err
 	}
 	if port == 0 {
-		return proxy.Target{}, badHead("CONNECT names no port")
+		return proxy.Target{}, false, badHead("CONNECT names no port")
 	}
-	return f.target(host, port)
+	if t, err = f.target(host, port); proxy.CodeOf(err) == proxy.CodeUnknownNode && f.inCluster(host) {
+		return proxy.Target{Node: host, Port: port}, true, nil
+	}
+	return t, false, err
+}
+
+// inCluster reports whether a host is an address that may be dialled beside nodes.
+func (f *Front) inCluster(host string) bool {
+	a, err := netip.ParseAddr(host)
+	if err != nil || a.Zone() != "" || proxy.CheckAddr(a.Unmap()) != nil || f.table.Load().taken[a.Unmap()] {
+		return false
+	}
+	return slices.ContainsFunc(f.cfg.Connect.Cluster, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
 // connectTLS takes the handshake and returns who the caller is.

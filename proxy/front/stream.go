@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -21,12 +22,14 @@ type request struct {
 	user   string
 	method string // where TLS ends here
 	path   string // likewise; without the query, which may hold content
+	plain  bool   // target is an address of the cluster, to be dialled by this host
 }
 
 // stream is a request that is being served.
 type stream struct {
 	front   *Front
 	live    *proxy.Stream
+	plain   bool
 	began   time.Time
 	dialled time.Time
 	first   atomic.Bool
@@ -42,20 +45,37 @@ func (f *Front) open(from netip.AddrPort, began time.Time, r request) (*stream, 
 		return nil, err
 	}
 	f.cfg.Counters.Request(r.front)
-	return &stream{front: f, live: live, began: began}, nil
+	return &stream{front: f, live: live, plain: r.plain, began: began}, nil
 }
 
 // dial connects to the node.
 func (s *stream) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialWithin)
 	defer cancel()
-	c, err := s.front.cfg.Dialer.Dial(ctx, s.live.Info().Target)
+	to := s.live.Info().Target
+	var c net.Conn
+	var err error
+	if s.plain {
+		c, err = dialPlain(ctx, to)
+	} else {
+		c, err = s.front.cfg.Dialer.Dial(ctx, to)
+	}
 	if err != nil {
 		return nil, err
 	}
 	s.dialled = time.Now()
 	if via := s.front.cfg.Via; via != nil {
 		s.live.Update(func(i *proxy.StreamInfo) { i.Via = via(c) })
+	}
+	return c, nil
+}
+
+// dialPlain connects to an address of the cluster.
+func dialPlain(ctx context.Context, to proxy.Target) (net.Conn, error) {
+	d := net.Dialer{KeepAliveConfig: proxy.Keepalive()}
+	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(to.Node, strconv.Itoa(int(to.Port))))
+	if err != nil {
+		return nil, &proxy.Refusal{Code: proxy.CodeDial, Text: "node: " + err.Error(), Err: err}
 	}
 	return c, nil
 }

@@ -56,6 +56,11 @@ func (w *world) testEgress(t *testing.T) {
 					t.Errorf("logs of %s: %q", node, got)
 				}
 			}
+			if tt.name == "unix socket" { // Services go the same way; the node of the API server has them
+				stop := w.startMetricsServer(t)
+				w.awaitTop(t, "edge-a-1")
+				stop()
+			}
 			if out, err := w.Cluster.Kubectl(t, nil, "get", "--raw", "/api/v1/nodes/edge-a-1/proxy/healthz"); err == nil {
 				t.Errorf("the API server resolves node names somehow: %s", out)
 			}

@@ -62,9 +62,18 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: extension-apise
 subjects: [{kind: ServiceAccount, name: metrics-server, namespace: kube-system}]
 `
 
-// testTop runs metrics-server, which dials kubelets itself, by the same host names as
-// the API server.
+// testTop has kubectl top show nodes and Pods.
 func (w *world) testTop(t *testing.T) {
+	defer w.startMetricsServer(t)()
+	for _, node := range kubeletNodes() {
+		w.awaitTop(t, node)
+	}
+}
+
+// startMetricsServer runs metrics-server, which dials kubelets itself, by the same
+// host names as the API server.
+func (w *world) startMetricsServer(t *testing.T) (stop func()) {
+	t.Helper()
 	file := w.Cluster.Kubeconfig(t, w.Cluster.AccountConfig(t, "metrics-server"))
 	w.Cluster.ApplyYAML(t, fmt.Sprintf(metricsServer, w.ControlNode().IP))
 	p, err := w.Control.Start("metrics-server", cluster.WithHosts(w.hosts(), exec.Command(filepath.Join(cluster.Tools(t), "metrics-server"),
@@ -73,16 +82,18 @@ func (w *world) testTop(t *testing.T) {
 		"--kubelet-preferred-address-types=Hostname,InternalIP", "--kubelet-certificate-authority="+w.Cluster.CAFile(),
 		"--metric-resolution=10s", "--kubelet-request-timeout=5s")))
 	must(t, err)
-	defer func() { _ = p.Kill() }()
-	for _, node := range kubeletNodes() {
-		cluster.Eventually(t, 90*time.Second, "kubectl top of "+node, func(context.Context) error {
-			for what, name := range map[string]string{"node": node, "pod": pod(node)} {
-				out, err := w.Cluster.Kubectl(t, nil, "top", what, name, "--no-headers")
-				if err != nil || !regexp.MustCompile(`^`+name+` +\d+m +.*\d+Mi`).Match(out) {
-					return fmt.Errorf("%w: %q", err, out)
-				}
+	return func() { _ = p.Kill() }
+}
+
+func (w *world) awaitTop(t *testing.T, node string) {
+	t.Helper()
+	cluster.Eventually(t, 90*time.Second, "kubectl top of "+node, func(context.Context) error {
+		for what, name := range map[string]string{"node": node, "pod": pod(node)} {
+			out, err := w.Cluster.Kubectl(t, nil, "top", what, name, "--no-headers")
+			if err != nil || !regexp.MustCompile(`^`+name+` +\d+m +.*\d+Mi`).Match(out) {
+				return fmt.Errorf("%w: %q", err, out)
 			}
-			return nil
-		})
-	}
+		}
+		return nil
+	})
 }

@@ -133,6 +133,9 @@ spec:
             {{- range $values.proxy.connect.clients }}
             - --proxy-connect-client={{ . }}
             {{- end }}
+            {{- range $values.proxy.connect.cluster }}
+            - --proxy-connect-cluster={{ . }}
+            {{- end }}
             {{- with $values.proxy.connect.socket }}
             - --proxy-connect-socket={{ . }}
             {{- end }}
