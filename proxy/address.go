@@ -9,6 +9,10 @@ import (
 	"corax/dataplane/key"
 )
 
+// metadataAWS has the services of an AWS host: ::254 its metadata, ::23 credentials
+// of pods.
+var metadataAWS = netip.MustParsePrefix("fd00:ec2::/32")
+
 // CheckAddr says why an address is not dialled in the name of a node. An object
 // that names it may have been written by a node that wants to look elsewhere: at
 // the services of the host itself, or at the metadata of a cloud.
@@ -21,7 +25,10 @@ func CheckAddr(a netip.Addr) error {
 		return fmt.Errorf("%s is not an address of a node", a)
 	}
 	switch a.String() {
-	case "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254":
+	case "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd20:ce::254":
+		return fmt.Errorf("%s is a metadata address", a)
+	}
+	if metadataAWS.Contains(a) {
 		return fmt.Errorf("%s is a metadata address", a)
 	}
 	if a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {

@@ -119,6 +119,9 @@ func (f *frontConfig) validate() []error {
 	if n != 0 && n != 3 {
 		errs = append(errs, errors.New("--proxy-connect-cert, --proxy-connect-key and --proxy-connect-client-ca are given together or not at all"))
 	}
+	if len(f.ConnectCluster) > 0 && f.ConnectCert != "" && len(f.ConnectNames) == 0 {
+		errs = append(errs, errors.New("--proxy-connect-cluster needs --proxy-connect-client: else every kubelet with a certificate of these authorities could reach all Services and Pods"))
+	}
 	for flag, path := range map[string]string{"--proxy-connect-socket": f.ConnectSocket, "--hosts-file": f.Hosts} {
 		if path != "" && path != hostsAuto && path != hostsOff && !filepath.IsAbs(path) {
 			errs = append(errs, fmt.Errorf("%s: %q is not absolute", flag, path))

@@ -64,8 +64,8 @@ type ConnectTLS struct {
 	// Names are the common names or DNS names of which a caller must have one;
 	// empty: whoever ClientCAs verify may come.
 	Names []string
-	// Cluster, over TCP and on the socket, are addresses that this host dials itself
-	// where they are no node's: those of Services and Pods, which an API server with
+	// Cluster, over TCP and on the socket, are addresses that this host dials itself,
+	// whoever else may have them: those of Services and Pods, which an API server with
 	// an egress selector asks for webhooks and aggregated APIs. Empty: none.
 	Cluster []netip.Prefix
 }

@@ -81,16 +81,18 @@ func (f *Front) connectTarget(authority string) (t proxy.Target, plain bool, err
 	if port == 0 {
 		return proxy.Target{}, false, badHead("CONNECT names no port")
 	}
-	if t, err = f.target(host, port); proxy.CodeOf(err) == proxy.CodeUnknownNode && f.inCluster(host) {
+	if f.inCluster(host) {
 		return proxy.Target{Node: host, Port: port}, true, nil
 	}
+	t, err = f.target(host, port)
 	return t, false, err
 }
 
-// inCluster reports whether a host is an address that may be dialled beside nodes.
+// inCluster reports whether a host is an address of the cluster. No node is looked up
+// by such a one: it may say that it has the address of somebody's Service.
 func (f *Front) inCluster(host string) bool {
 	a, err := netip.ParseAddr(host)
-	if err != nil || a.Zone() != "" || proxy.CheckAddr(a.Unmap()) != nil || f.table.Load().taken[a.Unmap()] {
+	if err != nil || a.Zone() != "" || proxy.CheckAddr(a.Unmap()) != nil {
 		return false
 	}
 	return slices.ContainsFunc(f.cfg.Connect.Cluster, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })

@@ -9,7 +9,8 @@
 //	HTTP     X-Tunnel-Proxy-Host and -Dest, ?nodeName=, or Host
 //	CONNECT  node:port, behind mTLS or on a unix socket
 //
-// Nothing but nodes can be asked for: a host is looked up in the table of the
+// Nothing but nodes can be asked for, but by CONNECT the addresses of
+// [ConnectTLS].Cluster, which this host dials: a host is looked up in the table of the
 // [Plan], by name first, and an address is taken only when exactly one node has it.
 // What is dialled is always a node and a port, never what somebody wrote.
 //

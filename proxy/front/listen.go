@@ -89,7 +89,7 @@ func open(ctx context.Context, w wanted) (net.Listener, error) {
 	if c, err := net.DialTimeout("unix", w.addr, time.Second); err == nil {
 		_ = c.Close()
 		return nil, syscall.EADDRINUSE
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
+	} else if i, lerr := os.Lstat(w.addr); errors.Is(err, syscall.ECONNREFUSED) && lerr == nil && i.Mode().Type() == os.ModeSocket {
 		_ = os.Remove(w.addr)
 	}
 	ln, err := lc.Listen(ctx, "unix", w.addr)

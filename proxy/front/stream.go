@@ -12,8 +12,14 @@ import (
 	"corax/proxy/splice"
 )
 
-// dialWithin bounds a dial, whatever the dialer thinks.
-const dialWithin = 20 * time.Second
+const (
+	// dialWithin bounds a dial, whatever the dialer thinks.
+	dialWithin = 20 * time.Second
+	// helloAlone is how long after the node's answer a caller may leave it at its
+	// ClientHello. Kubelets wait for hours, and every such stream takes the place of
+	// another.
+	helloAlone = 30 * time.Second
+)
 
 // request is what is known of a request.
 type request struct {
@@ -23,6 +29,7 @@ type request struct {
 	method string // where TLS ends here
 	path   string // likewise; without the query, which may hold content
 	plain  bool   // target is an address of the cluster, to be dialled by this host
+	hello  bool   // what was read ahead is a ClientHello
 }
 
 // stream is a request that is being served.
@@ -30,6 +37,7 @@ type stream struct {
 	front   *Front
 	live    *proxy.Stream
 	plain   bool
+	silent  func() // ends a stream of which nothing but a ClientHello came; nil: none
 	began   time.Time
 	dialled time.Time
 	first   atomic.Bool
@@ -80,10 +88,24 @@ func dialPlain(ctx context.Context, to proxy.Target) (net.Conn, error) {
 	return c, nil
 }
 
+// endSilent has stop called when the caller says nothing beyond its ClientHello for a
+// while after the node answered that.
+func (s *stream) endSilent(hello int, stop func()) {
+	s.silent = func() {
+		if s.live.Up.Load() <= uint64(hello) {
+			stop()
+		}
+	}
+}
+
 // answered notes that the node said its first byte.
 func (s *stream) answered() {
-	if !s.first.Swap(true) {
-		s.front.cfg.Counters.Took(proxy.StageFirst, time.Since(s.dialled))
+	if s.first.Swap(true) {
+		return
+	}
+	s.front.cfg.Counters.Took(proxy.StageFirst, time.Since(s.dialled))
+	if s.silent != nil {
+		time.AfterFunc(helloAlone, s.silent) // harmless when the stream has ended
 	}
 }
 
@@ -112,6 +134,12 @@ func (f *Front) splice(ctx context.Context, a *arrival, caller net.Conn, r reque
 		return err
 	}
 	_ = caller.SetDeadline(time.Time{})
+	if r.hello {
+		var stop context.CancelFunc
+		ctx, stop = context.WithCancel(ctx)
+		defer stop()
+		s.endSilent(len(ahead), stop)
+	}
 	f.record(s, r, 0, s.run(ctx, caller, node, ahead, ready))
 	return nil
 }

@@ -16,15 +16,13 @@ const maxHost = 253
 type table struct {
 	names map[string]Node // by name in lower case
 	// unique has the addresses that exactly one node has.
-	unique map[netip.Addr]Node
-	// taken has the addresses of all nodes, also those that several have.
-	taken        map[netip.Addr]bool
+	unique       map[netip.Addr]Node
 	plain, https []uint16
 }
 
 func newTable(p Plan) *table {
 	t := &table{
-		names: map[string]Node{}, unique: map[netip.Addr]Node{}, taken: map[netip.Addr]bool{},
+		names: map[string]Node{}, unique: map[netip.Addr]Node{},
 		plain: p.PlainPorts, https: p.TLSPorts,
 	}
 	shared := map[netip.Addr]bool{}
@@ -35,7 +33,6 @@ func newTable(p Plan) *table {
 		}
 		t.names[name] = n
 		ip := n.IP.Unmap()
-		t.taken[ip] = true
 		if !ip.IsValid() || shared[ip] {
 			continue
 		}

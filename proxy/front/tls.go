@@ -100,7 +100,7 @@ func (f *Front) passThrough(parent context.Context, a *arrival, hello []byte, na
 		alert(a, alertUnrecognizedName)
 		return
 	}
-	r := request{front: kindTLS, target: proxy.Target{Node: node.Name, Port: a.port}}
+	r := request{front: kindTLS, target: proxy.Target{Node: node.Name, Port: a.port}, hello: true}
 	_, err := node.target(a.port)
 	if err == nil {
 		err = f.splice(ctx, a, a.Conn, r, hello, nil)

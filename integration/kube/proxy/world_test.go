@@ -67,7 +67,7 @@ func newWorld(t *testing.T) *world {
 			case rootless:
 				unprivileged(t, n, cfg)
 			case "cloud-2":
-				cfg.Args = append(cfg.Args, "--proxy-connect-socket", socket(n), "--proxy-connect-cluster", "10.96.0.0/12")
+				cfg.Args = append(cfg.Args, "--proxy-connect-socket", socket(n), "--proxy-connect-cluster", "10.96.0.0/12,"+n.IP.String())
 			case "cloud-gw":
 				cert, key := w.Cluster.IssueServing(t, n.Name, n.IP)
 				cfg.Args = append(cfg.Args, "--proxy-connect-cert", cert, "--proxy-connect-key", key,
