@@ -97,6 +97,17 @@ func lastLine(file string) string {
 func (d *demo) agents(t cluster.T) {
 	d.world.StartAgents(t)
 	d.world.WaitHealthy(t)
+	for _, domain := range d.world.Domains { // a standby's Lease comes later than its key
+		want := fmt.Sprintf("%d/%d", len(domain.Nodes), len(domain.Nodes))
+		cluster.Eventually(t, mesh.Settle, "readiness of "+domain.Name, func(ctx context.Context) error {
+			d.alive(t)
+			g, err := d.world.Gateway(ctx, domain.Name)
+			if err == nil && (g.Status.Summary == nil || g.Status.Summary.Ready != want) {
+				err = fmt.Errorf("%+v, want %s ready", g.Status.Summary, want)
+			}
+			return err
+		})
+	}
 }
 
 // pairs calls f with every two pods of different domains, in both orders.
