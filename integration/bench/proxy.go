@@ -122,6 +122,10 @@ func measureProxyWay(ctx context.Context, w proxyWay, p plan) (f proxyFigures, e
 	if err != nil {
 		return f, err
 	}
+	for _, s := range n.sides { // else the ports of one address run out in TIME-WAIT
+		s.gw.Sysctl("net.ipv4.tcp_tw_reuse", "1")
+		s.gw.Sysctl("net.ipv4.ip_local_port_range", "11000 65535")
+	}
 	b := &bench{plan: p, name: w.name, net: n}
 	defer func() { _ = b.tearDown() }()
 	if err := b.setUp(ctx, w.system); err != nil {
