@@ -103,7 +103,7 @@ type Agent struct {
 	local     path.Local
 	discovery discovery
 	filter    *filterTest    // under way; nil: none
-	helping   []uint32       // sockets from which we help others with theirs
+	helping   []helping      // sockets from which we help others with theirs
 	readers   sync.WaitGroup // of further sockets
 	limiter   *rate.Limiter
 	later     []func() // to do when the present event is done

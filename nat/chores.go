@@ -30,6 +30,7 @@ func (a *Agent) chores(now time.Time) {
 	a.askMore(now)
 	a.testFiltering(now)
 	a.stepFilter(now)
+	a.stopHelping(now)
 	a.measure(now)
 	a.flood()
 	for _, p := range a.peers {

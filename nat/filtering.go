@@ -34,6 +34,9 @@ const (
 // helpAfter are the times after which a hub sends.
 var helpAfter = [...]time.Duration{0, 150 * time.Millisecond, 400 * time.Millisecond}
 
+// helpFor is how long a hub keeps the socket of a test: more than the last of these.
+const helpFor = time.Second
+
 // helpEvery is the least time between two tests that a hub takes part in, of one
 // peer.
 const helpEvery = time.Second
@@ -53,8 +56,11 @@ type filterTest struct {
 // whether one is under way.
 func (a *Agent) testFiltering(now time.Time) bool {
 	d := &a.discovery
-	if a.filter != nil {
+	if a.filter != nil && a.filter.run == d.run {
 		return true
+	}
+	if a.filter != nil { // of a run that is over
+		a.endFilter()
 	}
 	if d.run == nil || !d.settled || d.tested == d.run || d.report.Blocked || d.report.Filtering != stun.FilteringUnknown || a.plan.Self.Hub {
 		return false
@@ -87,8 +93,6 @@ func (a *Agent) stepFilter(now time.Time) {
 	t := a.filter
 	switch {
 	case t == nil:
-	case t.run != a.discovery.run:
-		a.endFilter()
 	case !t.marked.IsZero() && now.Sub(t.marked) >= testSettles:
 		if t.least == stun.FilteringUnknown {
 			t.least = stun.FilteringAddressAndPortDependent
@@ -160,6 +164,22 @@ func (a *Agent) endFilter() {
 	a.tellDiscovery()
 }
 
+// helping is a socket from which we help somebody with his test.
+type helping struct {
+	socket uint32
+	since  time.Time
+}
+
+// stopHelping closes the sockets that have sent everything, also where the loop was
+// too busy for that.
+func (a *Agent) stopHelping(now time.Time) {
+	n := len(a.helping)
+	a.helping = slices.DeleteFunc(a.helping, func(h helping) bool { return now.Sub(h.since) >= helpFor })
+	if len(a.helping) < n {
+		a.keepSockets()
+	}
+}
+
 // keepSockets closes the further sockets that nobody needs any more.
 func (a *Agent) keepSockets() {
 	var all []uint32
@@ -169,7 +189,9 @@ func (a *Agent) keepSockets() {
 	if a.filter != nil {
 		all = append(all, a.filter.socket)
 	}
-	all = append(all, a.helping...)
+	for _, h := range a.helping {
+		all = append(all, h.socket)
+	}
 	a.tun().CloseSockets(all...)
 }
 
@@ -191,21 +213,12 @@ func (a *Agent) help(p *peer, test hello.Test) {
 		return // the edge learns nothing
 	}
 	other := sockets[0]
-	a.helping = append(a.helping, other)
+	a.helping = append(a.helping, helping{other, now})
 	data := stun.AppendAnswer(nil, stun.TxID(test.Tx), test.Addr, p.probeKey)
 	send := func() {
 		a.tun().SendRaw([]Raw{{Path: Path{To: test.Addr}, Data: data}, {Path: Path{To: test.Addr, Socket: other}, Data: data}})
 	}
-	last := len(helpAfter) - 1
-	for i, after := range helpAfter {
-		time.AfterFunc(after, func() {
-			a.tryCall(func() {
-				send()
-				if i == last {
-					a.helping = slices.DeleteFunc(a.helping, func(s uint32) bool { return s == other })
-					a.keepSockets()
-				}
-			})
-		})
+	for _, after := range helpAfter {
+		time.AfterFunc(after, func() { a.tryCall(send) })
 	}
 }

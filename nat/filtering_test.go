@@ -65,6 +65,21 @@ func TestFiltering(t *testing.T) {
 	}
 }
 
+// TestFilteringOfLastRun: a test of the discovery before does not count as one of
+// this, whose outcome somebody waits for.
+func TestFilteringOfLastRun(t *testing.T) {
+	lab(t, func(w *internet) { w.hub("hub"); w.edge("a") }, func(t *testing.T, w *internet) {
+		a := w.node("a")
+		w.run(20 * time.Second)
+		a.in(func(g *Agent) {
+			g.filter = &filterTest{run: new(stun.Discovery)}
+			if g.testFiltering(time.Now()) || g.filter != nil {
+				t.Error("the test of another discovery is still under way")
+			}
+		})
+	})
+}
+
 // TestHelp: a hub sends only to where the session of whoever asks comes from, and
 // not as often as it is asked to.
 func TestHelp(t *testing.T) {
