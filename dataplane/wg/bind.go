@@ -64,7 +64,7 @@ type bind struct {
 	feed    *feed
 	readers sync.Pool // of *reader, for Inject
 
-	unanswered chan struct{} // an initiation waits for its answer; capacity 1
+	unanswered unanswered
 
 	socks  atomic.Pointer[sockets] // nil while closed
 	port   atomic.Uint32
@@ -103,7 +103,7 @@ func newBind(log *slog.Logger, t *table, d *drops, cfg *Config) *bind {
 		limiter: rate.NewLimiter(initiationRate, initiationBurst),
 		gate:    newGate(), in: newWindow(), drops: d,
 		other: cfg.Other, wanted: cfg.Wanted, proven: cfg.Proven,
-		unanswered: make(chan struct{}, 1),
+		unanswered: newUnanswered(),
 	}
 	b.fair.relays = &b.relays
 	b.extras.open.Store(new(extraMap))

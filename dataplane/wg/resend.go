@@ -2,6 +2,7 @@ package wg
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"corax/dataplane/key"
@@ -168,15 +169,33 @@ func (p *peer) overdue(now time.Time, path bool) (msg []byte, waits bool) {
 	return append([]byte(nil), d.msg[:d.n]...), true
 }
 
+// unanswered are the peers whose initiation waits for an answer.
+type unanswered struct {
+	mu    sync.Mutex
+	peers map[*peer]bool
+	bell  chan struct{} // one was added; capacity 1
+}
+
+func newUnanswered() unanswered {
+	return unanswered{peers: make(map[*peer]bool), bell: make(chan struct{}, 1)}
+}
+
+func (u *unanswered) add(p *peer) {
+	u.mu.Lock()
+	u.peers[p] = true
+	u.mu.Unlock()
+	select {
+	case u.bell <- struct{}{}:
+	default:
+	}
+}
+
 // initiate sends an initiation over a path, now or a little later.
 func (b *bind) initiate(p *peer, msg []byte, w *way) {
 	if p.await(msg, time.Now()) {
 		b.write([][]byte{msg}, w)
 	}
-	select {
-	case b.unanswered <- struct{}{}:
-	default:
-	}
+	b.unanswered.add(p)
 }
 
 // resendLoop sends unanswered initiations again until ctx ends.
@@ -184,10 +203,11 @@ func (b *bind) resendLoop(ctx context.Context) {
 	tick := time.NewTicker(resendTick)
 	defer tick.Stop()
 	for {
+		tick.Stop()
 		select {
 		case <-ctx.Done():
 			return
-		case <-b.unanswered:
+		case <-b.unanswered.bell:
 		}
 		tick.Reset(resendTick)
 		for waiting := true; waiting; {
@@ -198,19 +218,23 @@ func (b *bind) resendLoop(ctx context.Context) {
 				waiting = b.resend(now)
 			}
 		}
-		tick.Stop()
 	}
 }
 
 // resend sends what is due, and reports whether something waits.
 func (b *bind) resend(now time.Time) (waiting bool) {
-	for _, p := range b.table.all() {
+	u := &b.unanswered
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for p := range u.peers {
 		w := p.path.Load()
 		msg, waits := p.overdue(now, w != nil && w.ready())
 		if msg != nil {
 			b.write([][]byte{msg}, &w.way)
 		}
-		waiting = waiting || waits
+		if !waits {
+			delete(u.peers, p)
+		}
 	}
-	return waiting
+	return len(u.peers) > 0
 }
