@@ -15,7 +15,7 @@ func udpEcho(t *testing.T, addr string) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenPacket("udp", addr)
 	if err != nil {
-		t.Skipf("no %s here: %v", addr, err)
+		lacking(t, addr, err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	go func() {

@@ -245,6 +245,9 @@ func TestNothingIsLeft(t *testing.T) {
 	files := func() int {
 		list, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatal(err)
+			}
 			t.Skip("no /proc")
 		}
 		return len(list)
