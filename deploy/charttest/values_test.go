@@ -43,6 +43,8 @@ func TestRefused(t *testing.T) {
 		{name: "Kubernetes that is too old", kubernetes: "1.25.0", values: "identity: {insecure: true}", want: "1.26"},
 		{name: "unbound keys", kubernetes: "1.29.9", want: "identity.insecure"},
 		{name: "another namespace", namespace: "corax", want: "kube-system"},
+		{name: "the key of CONNECT on edges", values: "{preset: openyurt, proxy: {connect: {existingSecret: egress}}}", want: "every edge node"},
+		{name: "the cluster for everybody", values: "proxy: {connect: {existingSecret: egress, cluster: [10.96.0.0/12]}}", want: "proxy.connect.clients"},
 		{name: "openyurt without its ports", values: "{preset: openyurt, agent: {profile: unprivileged}}", want: "net-admin"},
 	}
 	for _, tt := range tests {

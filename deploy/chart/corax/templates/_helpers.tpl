@@ -65,6 +65,12 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "corax.hubAccount" . }
 {{- if and (include "corax.openyurt" .) (eq .Values.agent.profile "unprivileged") }}
 {{- fail "preset openyurt needs the profile net-admin: its ports must be the node's" }}
 {{- end }}
+{{- if and (eq .Values.preset "openyurt") .Values.proxy.connect.existingSecret }}
+{{- fail "preset openyurt has one DaemonSet: the key of proxy.connect.existingSecret would lie on every edge node. Use proxy.connect.socket" }}
+{{- end }}
+{{- if and .Values.proxy.connect.existingSecret .Values.proxy.connect.cluster (not .Values.proxy.connect.clients) }}
+{{- fail "proxy.connect.cluster needs proxy.connect.clients: else whoever has a certificate of ca.crt reaches all Services and Pods" }}
+{{- end }}
 {{- end }}
 
 {{/* A list of names as the namespace's subjects. */}}
