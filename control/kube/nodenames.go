@@ -2,7 +2,6 @@ package kube
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
@@ -42,19 +41,19 @@ func (s *nodeNames) hostname(node string) string {
 }
 
 // indexNodes makes the index. A kubelet says its Hostname itself: one that is the
-// name of another node leads to that, and of two alike the first node by name has
-// it.
+// name of another node leads to that, and one that two nodes say leads nowhere, since
+// nobody knows who took it from whom.
 func indexNodes(hosts map[string]string) map[string]string {
-	names := make([]string, 0, len(hosts))
 	index := make(map[string]string, len(hosts))
+	said := make(map[string]int, len(hosts))
+	hostOf := func(node string) string { return strings.TrimSuffix(strings.ToLower(hosts[node]), ".") }
 	for node := range hosts {
-		names = append(names, node)
 		index[strings.ToLower(node)] = node
+		said[hostOf(node)]++
 	}
-	slices.Sort(names)
-	for _, node := range names {
-		host := strings.TrimSuffix(strings.ToLower(hosts[node]), ".")
-		if _, taken := index[host]; !taken && v1beta1.CheckHost(host) == nil {
+	for node := range hosts {
+		host := hostOf(node)
+		if _, taken := index[host]; !taken && said[host] == 1 && v1beta1.CheckHost(host) == nil {
 			index[host] = node
 		}
 	}
