@@ -1,6 +1,7 @@
 package front
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,8 +31,8 @@ func TestEndSilent(t *testing.T) {
 				}
 				defer live.Close()
 				s := &stream{front: &Front{cfg: Config{Counters: new(proxy.Counters)}}, live: live, dialled: time.Now()}
-				ended := false
-				s.endSilent(200, func() { ended = true })
+				var ended atomic.Bool
+				s.endSilent(200, func() { ended.Store(true) })
 				live.Up.Store(200 + c.more)
 				if c.answered {
 					s.answered()
@@ -39,13 +40,13 @@ func TestEndSilent(t *testing.T) {
 				}
 				time.Sleep(helloAlone - 1)
 				synctest.Wait()
-				if ended {
+				if ended.Load() {
 					t.Error("ended too early")
 				}
 				time.Sleep(time.Hour)
 				synctest.Wait()
-				if ended != c.ended {
-					t.Errorf("ended %t, want %t", ended, c.ended)
+				if got := ended.Load(); got != c.ended {
+					t.Errorf("ended %t, want %t", got, c.ended)
 				}
 			})
 		})
