@@ -109,6 +109,6 @@ func survey(ctx context.Context, kubeconfig, node string) (surveyed, error) {
 	s, err := kube.NewSurvey(ctx, kube.Config{Kubeconfig: kubeconfig, UserAgent: "corax-doctor/" + versionText()}, node)
 	return surveyed{
 		Node: s.Node, Hostname: s.Hostname, Gateway: s.Gateway, Active: s.Active, Fronts: s.Fronts, Switch: s.Switch,
-		Leads: s.Leads, Service: s.Service, Ports: s.Ports, Ready: s.Ready, Unread: s.Unread,
+		Leads: s.Leads, Service: s.Service, Ports: s.Ports, Plain: s.Plain, Ready: s.Ready, Unread: s.Unread,
 	}, err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,9 @@ type patient struct {
 	survey    surveyed
 	surveyErr error
 	hosts     string
+	connected *connected         // what a CONNECT comes to; nil: none is asked for
+	fetched   map[string]fetched // by token
+	token     string
 }
 
 func (p *patient) Status(context.Context) (Status, error) { return p.status, p.statusErr }
@@ -47,8 +51,9 @@ func healthy() *patient {
 		knocked:  knocked{subject: "system:node:edge-1", names: []string{"box"}},
 		survey: surveyed{
 			Node: "edge-1", Hostname: "box", Gateway: "a", Active: []string{"edge-1"}, Fronts: []string{"hub"},
-			Leads: ip("10.96.0.7"), Service: ip("10.96.0.7"), Ports: []uint16{10250, 9100}, Ready: 1,
+			Leads: ip("10.96.0.7"), Service: ip("10.96.0.7"), Ports: []uint16{10250, 9100}, Plain: []uint16{9100}, Ready: 1,
 		},
+		fetched: map[string]fetched{"": {status: 401, text: "corax: authentication: no bearer token"}, "t": {status: 200, text: "# HELP x"}},
 	}
 }
 
@@ -72,6 +77,25 @@ func (p *patient) examine(t *testing.T, kubeconfig string) DoctorReport {
 			return p.knocked
 		},
 		survey: func(context.Context, string, string) (surveyed, error) { return p.survey, p.surveyErr },
+		fetch: func(_ context.Context, address, host, token string) fetched {
+			if address != "10.96.0.7:9100" && address != "10.0.0.1:10282" && address != "127.0.0.1:10282" || host != "edge-1:10250" {
+				t.Errorf("fetches %s from %s", host, address)
+			}
+			return p.fetched[token]
+		},
+		connect: func(_ context.Context, _ connectVia, target, name string) connected {
+			if target != "box:10250" || name != "box" {
+				t.Errorf("CONNECT %s for %s", target, name)
+			}
+			return *p.connected
+		},
+	}
+	d.question.Token = p.token
+	if p.connected != nil {
+		d.question.Connect = connectVia{URL: "https://10.96.0.8:10295"}
+		if err := d.question.Connect.parse(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return d.examine(t.Context())
 }
@@ -130,8 +154,57 @@ func TestDoctor(t *testing.T) {
 		{"the agent went away", func(p *patient) { p.probeErr = errors.New("gone") }, "path", checkFail, "gone", "corax status"},
 		{"own domain", func(p *patient) { p.probe.Own, p.probe.Via = true, nil }, "path", checkOK, "", ""},
 		{"a plain port", func(p *patient) { p.probe.TLS, p.probe.TLSError = "", "no TLS" }, "node", checkOK, "", ""},
+		{"plain HTTP asks who it is", func(*patient) {}, "http", checkOK, "", ""},
+		{"no token to try", func(*patient) {}, "token", checkSkip, "", "--token-file"},
+		{"this front's own plain port", func(p *patient) {
+			p.status.Proxy.Listeners = append(p.status.Proxy.Listeners, ProxyListener{Front: "http", Address: "10.0.0.1:10282"})
+		}, "http", checkOK, "", ""},
+		{"no plain port", func(p *patient) { p.survey.Plain = nil }, "http", checkSkip, "", "proxyHTTPPort"},
+		{"nobody at the plain port", func(p *patient) { p.fetched[""] = fetched{err: errors.New("refused")} }, "http", checkFail, "refused", "kube-proxy"},
+		{"a plain port that asks nobody", func(p *patient) { p.fetched[""] = fetched{status: 200} }, "http", checkFail, "asks nobody", "corax status"},
+		{"on loopback it may", func(p *patient) {
+			p.status.Proxy.Listeners = append(p.status.Proxy.Listeners, ProxyListener{Front: "http", Address: "127.0.0.1:10282"})
+			p.fetched[""] = fetched{status: 401, text: "Unauthorized"}
+		}, "http", checkOK, "", ""},
+		{"the plain port knows no such node", func(p *patient) { p.fetched[""] = fetched{status: 404, text: "corax: request: no node"} }, "http", checkFail, "no node", "Gateway"},
+		{"a good token", func(p *patient) { p.token = "t" }, "token", checkOK, "", ""},
+		{"an old token", func(p *patient) { p.token = "x"; p.fetched["x"] = fetched{status: 401, text: "corax: authentication: expired"} }, "token", checkFail, "expired", "--proxy-audience"},
+		{"no role", func(p *patient) { p.token = "x"; p.fetched["x"] = fetched{status: 403, text: "corax: authorization: no"} }, "token", checkFail, "no", "nodes/metrics"},
+		{"a kubelet that asks nobody about tokens", func(p *patient) { p.token = "x"; p.fetched["x"] = fetched{status: 401, text: "Unauthorized"} }, "token", checkFail, "does not know", "webhook"},
+		{"no role, says the kubelet", func(p *patient) { p.token = "x"; p.fetched["x"] = fetched{status: 403, text: "Forbidden"} }, "token", checkFail, "Forbidden", "nodes/metrics"},
+		{"a kubelet's own certificate", func(p *patient) {
+			p.token = "x"
+			p.fetched["x"] = fetched{status: 502, text: "corax: node: TLS with node edge-1"}
+		}, "token", checkFail, "TLS", "certificate"},
+		{"a kubelet that fails", func(p *patient) { p.token = "x"; p.fetched["x"] = fetched{status: 500, text: "sorry"} }, "token", checkFail, "sorry", "log"},
+		{"the request dies", func(p *patient) { p.token = "x"; p.fetched["x"] = fetched{err: errors.New("eof")} }, "token", checkFail, "eof", "corax proxy"},
+
+		{"CONNECT", func(p *patient) { p.connected = &connected{subject: "front", status: 200, node: p.knocked} }, "kubelet", checkOK, "", ""},
+		{"CONNECT asks no name", func(p *patient) {
+			p.connected, p.resolvErr = &connected{status: 200, node: p.knocked}, errors.New("no such host")
+		}, "name", checkSkip, "", ""},
+		{"nobody takes a CONNECT", func(p *patient) { p.connected = &connected{dial: errors.New("refused")} }, "socket", checkFail, "refused", "proxy.connect.existingSecret"},
+		{"another authority", func(p *patient) { p.connected = &connected{tls: x509.UnknownAuthorityError{}} }, "tls", checkFail, "unknown authority", "--connect-ca"},
+		{"another name", func(p *patient) {
+			p.connected = &connected{tls: x509.HostnameError{Certificate: &x509.Certificate{}, Host: "10.96.0.8"}}
+		}, "tls", checkFail, "10.96.0.8", "ClusterIP"},
+		{"an unwanted client", func(p *patient) {
+			p.connected = &connected{tls: &net.OpError{Op: "remote error", Err: errors.New("bad certificate")}}
+		}, "tls", checkFail, "bad certificate", "--proxy-connect-client"},
+		{"no TLS there", func(p *patient) { p.connected = &connected{tls: errors.New("not TLS")} }, "tls", checkFail, "not TLS", "corax status"},
+		{"no answer to CONNECT", func(p *patient) { p.connected = &connected{answer: errors.New("EOF")} }, "connect", checkFail, "EOF", "corax status"},
+		{"CONNECT to a strange node", func(p *patient) { p.connected = &connected{status: 404, text: "corax: request: no node"} }, "connect", checkFail, "no node", "takes part"},
+		{"CONNECT to a strange port", func(p *patient) { p.connected = &connected{status: 403, text: "corax: request: port"} }, "connect", checkFail, "port", "proxyHTTPSPort"},
+		{"CONNECT without a path", func(p *patient) { p.connected = &connected{status: 504, text: "corax: path: x"} }, "connect", checkFail, "path", "on a front"},
+		{"CONNECT to a dead kubelet", func(p *patient) { p.connected = &connected{status: 502, text: "corax: node: x"} }, "connect", checkFail, "node", "kubelet"},
+		{"CONNECT while it is off", func(p *patient) { p.connected = &connected{status: 503, text: "corax: off"} }, "connect", checkFail, "off", "corax status"},
+		{"CONNECT to a self-signed kubelet", func(p *patient) {
+			p.connected = &connected{status: 200, node: knocked{subject: "edge-1-ca"}}
+		}, "kubelet", checkWarn, "does not have the name box", "serverTLSBootstrap"},
+		{"CONNECT to a plain port", func(p *patient) { p.connected = &connected{status: 200, node: knocked{err: errors.New("not TLS")}} }, "kubelet", checkWarn, "not TLS", "http://box:10250"},
 		{"another address family", func(p *patient) {
 			p.resolved, p.survey.Leads, p.survey.Service = []string{"fd00::7"}, ip("fd00::7"), ip("fd00::7")
+			p.survey.Plain = nil
 		}, "name", checkOK, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -194,6 +267,7 @@ func TestDoctorInPod(t *testing.T) {
 		question: doctorQuestion{Node: "edge-1", Port: 10250}, agent: p, inCluster: true,
 		resolve: func(context.Context, string) ([]string, error) { return p.resolved, nil },
 		knock:   func(context.Context, string, string) knocked { return p.knocked },
+		fetch:   func(context.Context, string, string, string) fetched { return p.fetched[""] },
 		survey:  func(context.Context, string, string) (surveyed, error) { return p.survey, p.surveyErr },
 	}
 	if r := d.examine(t.Context()); r.failed() || r.Checks[1].Verdict != checkOK || !strings.Contains(r.Checks[1].Found, "fronts hub") {

@@ -57,7 +57,7 @@ type surveyed struct {
 	Active, Fronts []string // nodes: active in that Gateway, and fronts of all
 	Switch         string   // of proxy mode, as in raven-cfg
 	Leads, Service netip.Addr
-	Ports          []uint16
+	Ports, Plain   []uint16 // of that Service; Plain: those of HTTP
 	Ready          int // fronts behind the Service
 	Unread         []string
 }
@@ -190,17 +190,22 @@ func (d *doctor) examineFront(ctx context.Context, r *DoctorReport, at, name str
 		return
 	}
 	r.add("service", checkOK, at+" takes connections", "", "")
+	r.addNode("front", name, at, k)
+}
+
+// addNode says with whom TLS ended.
+func (r *DoctorReport) addNode(step, name, at string, k knocked) {
 	switch {
 	case k.alert != 0:
 		cause, fix := alertMeans(k.alert)
-		r.add("front", checkFail, fmt.Sprintf("TLS with the name %s was refused with alert %d", name, k.alert), cause, fix)
+		r.add(step, checkFail, fmt.Sprintf("TLS with the name %s was refused with alert %d", name, k.alert), cause, fix)
 	case k.err != nil:
-		r.add("front", checkWarn, "no TLS at "+at, k.err.Error(), "a port of plain HTTP is asked for by http://"+net.JoinHostPort(name, strconv.Itoa(int(d.question.Port)))+"/metrics with a bearer token")
-	case !slices.ContainsFunc(k.names, func(n string) bool { return strings.EqualFold(n, name) }):
-		r.add("front", checkWarn, fmt.Sprintf("TLS works, with a certificate of %s for %v", cmp.Or(k.subject, "nobody"), k.names),
+		r.add(step, checkWarn, "no TLS at "+at, k.err.Error(), "a port of plain HTTP is asked for by http://"+net.JoinHostPort(name, strconv.Itoa(int(r.Port)))+"/metrics with a bearer token")
+	case !isIP(name) && !slices.ContainsFunc(k.names, func(n string) bool { return strings.EqualFold(n, name) }):
+		r.add(step, checkWarn, fmt.Sprintf("TLS works, with a certificate of %s for %v", cmp.Or(k.subject, "nobody"), k.names),
 			"the certificate does not have the name "+name, "with --kubelet-certificate-authority the API server refuses it: set serverTLSBootstrap in the kubelet's configuration and approve its requests")
 	default:
-		r.add("front", checkOK, "TLS ends at "+cmp.Or(k.subject, name)+", untouched on the way", "", "")
+		r.add(step, checkOK, "TLS ends at "+cmp.Or(k.subject, name)+", untouched on the way", "", "")
 	}
 }
 

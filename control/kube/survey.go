@@ -31,11 +31,12 @@ type Survey struct {
 	// Leads is where ConfigMap edge-tunnel-nodes leads the Hostname, or the node's
 	// name; zero: it does not have it.
 	Leads netip.Addr
-	// Service is the address of the proxy's Service, Ports are its ports, and Ready
-	// how many fronts are behind it; zero: there is none.
-	Service netip.Addr
-	Ports   []uint16
-	Ready   int
+	// Service is the address of the proxy's Service, Ports are its ports, Plain those
+	// of them that lead to the fronts' plain HTTP, and Ready how many fronts are behind
+	// it; zero: there is none.
+	Service      netip.Addr
+	Ports, Plain []uint16
+	Ready        int
 	// Unread is what could not be read, and why.
 	Unread []string
 }
@@ -161,6 +162,9 @@ func (s *server) surveyService(ctx context.Context, out *Survey) error {
 	out.Service, _ = netip.ParseAddr(svc.Spec.ClusterIP) // zero: none
 	for _, p := range svc.Spec.Ports {
 		out.Ports = append(out.Ports, uint16(p.Port))
+		if strings.HasPrefix(p.Name, "http-") { // so the controllers name them
+			out.Plain = append(out.Plain, uint16(p.Port))
+		}
 	}
 	return nil
 }
