@@ -47,6 +47,8 @@ type Agent struct {
 	Host *Host
 	cfg  AgentConfig
 	proc *Process
+
+	deprived bool
 }
 
 // NewAgent prepares an agent, without starting it: its state directory and
@@ -108,8 +110,20 @@ func (a *Agent) Start() error {
 	} else {
 		args = append(args, "--gateways", a.cfg.Gateways)
 	}
-	cmd := exec.Command(a.cfg.Binary, append(args, a.cfg.Args...)...)
-	cmd.Env = append(os.Environ(), a.cfg.Env...)
+	args = append(args, a.cfg.Args...)
+	binary, env := a.cfg.Binary, append(os.Environ(), a.cfg.Env...)
+	if a.deprived {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("lab: %w", err)
+		}
+		if err := a.giveAway(); err != nil {
+			return fmt.Errorf("lab: files of %s: %w", a.Host.Name, err)
+		}
+		binary, env = self, append(env, deprivedEnv+"="+a.cfg.Binary)
+	}
+	cmd := exec.Command(binary, args...)
+	cmd.Env = env
 	cmd.Dir = a.Host.dir
 	attr := a.cfg.Attr
 	cmd.SysProcAttr = &attr

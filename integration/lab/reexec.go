@@ -25,11 +25,11 @@ const insideEnv = "CORAX_LAB_INSIDE"
 // fail). The result is for os.Exit.
 func Main(m *testing.M) int {
 	code, done, err := Reexec()
-	if done {
-		return code
-	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
+	}
+	if done {
+		return code
 	}
 	return m.Run()
 }
@@ -40,8 +40,11 @@ func Main(m *testing.M) int {
 // error says, in one line, what the machine lacks for either way.
 //
 // Call it first thing in main. The second run dies with the first one, and gets
-// its SIGINT, SIGTERM and SIGQUIT.
+// its SIGINT, SIGTERM and SIGQUIT. A third kind of run becomes a deprived agent.
 func Reexec() (code int, done bool, err error) {
+	if path := os.Getenv(deprivedEnv); path != "" {
+		return 1, true, becomeDeprived(path)
+	}
 	reason := Usable()
 	if reason == nil {
 		return 0, false, nil

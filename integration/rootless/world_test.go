@@ -4,25 +4,18 @@ package rootless_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"corax/integration/lab"
 )
 
-const (
-	nobody  = 65534
-	podPort = 7500
-)
+const podPort = 7500
 
 // world is a cloud with a hub that has a TUN, and an edge whose gateway node has
 // neither TUN nor privilege. Every pod serves.
@@ -51,7 +44,7 @@ func newWorld(t *testing.T, ping bool, args ...string) *world {
 		}
 	}
 	if ping {
-		w.gw.Host.Sysctl("net/ipv4/ping_group_range", "0 2147483647")
+		w.gw.Host.AllowPing()
 	} else {
 		w.gw.Host.Sysctl("net/ipv4/ping_group_range", "1 0")
 	}
@@ -75,34 +68,12 @@ func newWorld(t *testing.T, ping bool, args ...string) *world {
 // deprive takes everything from the agent of the edge's gateway node.
 func (w *world) deprive(args ...string) {
 	w.t.Helper()
-	setpriv, err := exec.LookPath("setpriv")
-	if err != nil {
-		lacking(w.t, "no setpriv here")
+	if lab.DeprivedUser() != lab.Nobody {
+		lacking(w.t, "this user namespace has one user only")
 	}
-	corax, err := lab.Corax()
-	if err != nil {
+	if err := w.gw.Deprive(); err != nil {
 		w.t.Fatal(err)
 	}
-	script := filepath.Join(w.gw.Host.Dir(), "deprived")
-	text := fmt.Sprintf("#!/bin/sh\nexec %s --reuid=%d --regid=%d --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs -- %s \"$@\"\n",
-		setpriv, nobody, nobody, corax)
-	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := os.Chmod(w.Lab.Dir(), 0o755); err != nil {
-		w.t.Fatal(err)
-	}
-	for _, p := range []string{w.gw.Host.Dir(), w.gw.StateDir(), filepath.Join(w.gw.StateDir(), "private.key")} {
-		if err := os.Chown(p, nobody, nobody); errors.Is(err, unix.EINVAL) {
-			lacking(w.t, "this user namespace has one user only")
-		} else if err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	if err := w.gw.Host.Do(func() error { return unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "") }); err != nil {
-		w.t.Fatal(err)
-	}
-	w.gw.SetBinary(script)
 	w.gw.SetArgs(args...)
 }
 
@@ -116,6 +87,7 @@ func (w *world) checkDeprived() {
 	}
 	for _, want := range []string{
 		"Uid:\t65534\t65534\t65534\t65534\n", "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n",
+		"Seccomp:\t2\n",
 	} {
 		if !strings.Contains(string(b), want) {
 			w.t.Fatalf("the agent has more than it should: no %q in\n%s", want, b)
