@@ -168,8 +168,14 @@ func TestDoctor(t *testing.T) {
 		}, "http", checkOK, "", ""},
 		{"the plain port knows no such node", func(p *patient) { p.fetched[""] = fetched{status: 404, text: "corax: request: no node"} }, "http", checkFail, "no node", "Gateway"},
 		{"a good token", func(p *patient) { p.token = "t" }, "token", checkOK, "", ""},
-		{"an old token", func(p *patient) { p.token = "x"; p.fetched["x"] = fetched{status: 401, text: "corax: authentication: expired"} }, "token", checkFail, "expired", "--proxy-audience"},
-		{"no role", func(p *patient) { p.token = "x"; p.fetched["x"] = fetched{status: 403, text: "corax: authorization: no"} }, "token", checkFail, "no", "nodes/metrics"},
+		{"an old token", func(p *patient) {
+			p.token = "x"
+			p.fetched["x"] = fetched{status: 401, text: "corax: authentication: expired"}
+		}, "token", checkFail, "expired", "--proxy-audience"},
+		{"no role", func(p *patient) {
+			p.token = "x"
+			p.fetched["x"] = fetched{status: 403, text: "corax: authorization: no"}
+		}, "token", checkFail, "no", "nodes/metrics"},
 		{"a kubelet that asks nobody about tokens", func(p *patient) { p.token = "x"; p.fetched["x"] = fetched{status: 401, text: "Unauthorized"} }, "token", checkFail, "does not know", "webhook"},
 		{"no role, says the kubelet", func(p *patient) { p.token = "x"; p.fetched["x"] = fetched{status: 403, text: "Forbidden"} }, "token", checkFail, "Forbidden", "nodes/metrics"},
 		{"a kubelet's own certificate", func(p *patient) {

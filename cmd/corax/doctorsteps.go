@@ -58,7 +58,7 @@ type surveyed struct {
 	Switch         string   // of proxy mode, as in raven-cfg
 	Leads, Service netip.Addr
 	Ports, Plain   []uint16 // of that Service; Plain: those of HTTP
-	Ready          int // fronts behind the Service
+	Ready          int      // fronts behind the Service
 	Unread         []string
 }
 
