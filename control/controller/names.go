@@ -56,11 +56,12 @@ func addNames(m manager.Manager, cfg Config, g *guard) error {
 	return errors.Join(
 		w.objects(&corev1.Node{}, nil, addressesChanged),
 		w.objects(&gateway.Gateway{}, nil, namesChanged),
-		w.objects(&corev1.Service{}, r.named(names.ServiceName), anyChange),
+		w.objects(&corev1.Service{}, r.named(names.ServiceName, names.ConnectName), anyChange),
 		w.objects(&corev1.ConfigMap{}, r.named(exposure.SettingsName), anyChange),
 		w.in(hosts, &corev1.ConfigMap{}, w.handler, nil, anyChange),
 		w.objects(&discoveryv1.EndpointSlice{}, func(o client.Object) bool {
-			return o.GetLabels()[discoveryv1.LabelServiceName] == names.ServiceName
+			of := o.GetLabels()[discoveryv1.LabelServiceName]
+			return of == names.ServiceName || of == names.ConnectName
 		}, anyChange),
 	)
 }
@@ -94,6 +95,7 @@ type namesView struct {
 	plan     names.Plan
 	service  *corev1.Service // nil: there is none
 	slices   []discoveryv1.EndpointSlice
+	connect  fronted // HTTP CONNECT
 	problems []names.Problem
 	again    time.Duration
 }
@@ -148,23 +150,35 @@ func (r *hostNames) view(ctx context.Context) (*namesView, error) {
 		v.nodes = append(v.nodes, namedNode(n, places.Edge(n.Labels)))
 	}
 	v.plan = names.Decide(gateways.Items, s, func(node string) []netip.Addr { return internal[node] })
-	return v, v.readService(ctx)
+	own, err := v.readService(ctx, names.ServiceName)
+	if err != nil {
+		return nil, err
+	}
+	v.service, v.slices = own.service, own.slices
+	v.connect, err = v.readService(ctx, names.ConnectName)
+	return v, err
 }
 
-func (v *namesView) readService(ctx context.Context) error {
+// fronted is a Service in front of the fronts.
+type fronted struct {
+	service *corev1.Service             // nil: there is none
+	slices  []discoveryv1.EndpointSlice // that are ours
+}
+
+func (v *namesView) readService(ctx context.Context, name string) (f fronted, err error) {
 	s := &corev1.Service{}
-	err := v.client.Get(ctx, client.ObjectKey{Namespace: v.cfg.Namespace, Name: names.ServiceName}, s)
+	err = v.client.Get(ctx, client.ObjectKey{Namespace: v.cfg.Namespace, Name: name}, s)
 	switch {
 	case err == nil:
-		v.service = s
+		f.service = s
 	case !apierrors.IsNotFound(err):
-		return err
+		return f, err
 	}
 	var list discoveryv1.EndpointSliceList
 	err = v.client.List(ctx, &list, client.InNamespace(v.cfg.Namespace), client.UnsafeDisableDeepCopy,
-		client.MatchingLabels{discoveryv1.LabelServiceName: names.ServiceName, discoveryv1.LabelManagedBy: v1beta1.ManagedBy})
-	v.slices = list.Items
-	return err
+		client.MatchingLabels{discoveryv1.LabelServiceName: name, discoveryv1.LabelManagedBy: v1beta1.ManagedBy})
+	f.slices = list.Items
+	return f, err
 }
 
 // namedNode reads what the names need of a node.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -60,5 +61,52 @@ func TestNamesService(t *testing.T) {
 	}
 	if b.get(g, "", "cloud"); g.Annotations[v1beta1.AnnotationProxyPorts] != "" {
 		t.Errorf("%v", g.Annotations)
+	}
+}
+
+// TestNamesConnect: the Service in front of HTTP CONNECT, which the chart makes, leads
+// to the fronts while there are any, and stays as it is.
+func TestNamesConnect(t *testing.T) {
+	made := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: names.ConnectName, UID: "c"},
+		Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeClusterIP, ClusterIP: "10.96.0.8",
+			Ports: []corev1.ServicePort{{Name: "connect", Port: 10295, Protocol: corev1.ProtocolTCP}},
+		},
+	}
+	b := newBench(t, 0, exposedGateway("node-1"), node("node-1", "cloud", "10.0.0.1"), node("node-2", "cloud", "10.0.0.2"), made)
+	ends := func() string {
+		e := &discoveryv1.EndpointSlice{}
+		if !b.get(e, "kube-system", names.ConnectName+"-ipv4") {
+			return ""
+		}
+		if e.Labels[discoveryv1.LabelServiceName] != names.ConnectName || e.OwnerReferences[0].UID != "c" || *e.Ports[0].Port != 10295 || *e.Ports[0].Name != "connect" {
+			t.Errorf("%+v", e)
+		}
+		var list []string
+		for _, x := range e.Endpoints {
+			list = append(list, x.Addresses...)
+		}
+		return strings.Join(list, " ")
+	}
+	b.run(b.names, "")
+	if got := ends(); got != "10.0.0.1" {
+		t.Errorf("%q", got)
+	}
+	b.patchGateway(func(g *gateway.Gateway) {
+		g.Status.ActiveEndpoints = exposedGateway("node-1", "node-2").Status.ActiveEndpoints
+	})
+	b.run(b.names, "")
+	if got := ends(); got != "10.0.0.1 10.0.0.2" {
+		t.Errorf("with a second front: %q", got)
+	}
+	b.patchGateway(func(g *gateway.Gateway) { g.Spec.ExposeType = "" })
+	b.run(b.names, "")
+	if got := ends(); got != "" {
+		t.Errorf("without a front: %q", got)
+	}
+	s := &corev1.Service{}
+	if !b.get(s, "kube-system", names.ConnectName) || s.Spec.ClusterIP != "10.96.0.8" || len(s.Labels) != 0 || len(s.Spec.Ports) != 1 {
+		t.Errorf("it was changed: %+v", s)
 	}
 }

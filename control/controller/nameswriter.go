@@ -28,6 +28,7 @@ func (v *namesView) write(ctx context.Context) error {
 	if v.plan.On {
 		errs = append(errs, v.serve(ctx))
 	}
+	errs = append(errs, v.serveConnect(ctx))
 	if err := v.hosts(ctx); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
@@ -102,14 +103,37 @@ func (v *namesView) serve(ctx context.Context) error {
 		}
 	}
 	v.service = want
-	return v.serveSlices(ctx)
+	return v.serveSlices(ctx, v.slices, names.Slices(v.service, v.plan.Fronts, v.plan.Ports))
 }
 
-func (v *namesView) serveSlices(ctx context.Context) error {
+// serveConnect has the Service in front of HTTP CONNECT lead to the fronts, while
+// somebody has made one.
+func (v *namesView) serveConnect(ctx context.Context) error {
+	s := v.connect.service
+	if s == nil || s.DeletionTimestamp != nil {
+		return nil // its slices go with it
+	}
+	if !names.Usable(s) {
+		v.problems = append(v.problems, names.Problem{
+			Text: fmt.Sprintf("Service %s is somebody else's: it has a selector, or is no ClusterIP", s.Name),
+		})
+		return nil
+	}
+	var want []*discoveryv1.EndpointSlice
+	if v.plan.On {
+		want = names.ConnectSlices(s, v.plan.Fronts)
+	}
+	if len(want)+len(v.connect.slices) == 0 || !v.allowed(ctx, s) {
+		return nil
+	}
+	return v.serveSlices(ctx, v.connect.slices, want)
+}
+
+// serveSlices makes the slices of a Service what they should be.
+func (v *namesView) serveSlices(ctx context.Context, all []discoveryv1.EndpointSlice, want []*discoveryv1.EndpointSlice) error {
 	var errs []error
-	want := names.Slices(v.service, v.plan.Fronts, v.plan.Ports)
-	for i := range v.slices {
-		have := &v.slices[i]
+	for i := range all {
+		have := &all[i]
 		k := slices.IndexFunc(want, func(e *discoveryv1.EndpointSlice) bool {
 			return e.Name == have.Name && e.AddressType == have.AddressType
 		})

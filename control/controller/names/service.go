@@ -18,6 +18,10 @@ import (
 const (
 	ServiceName   = "x-raven-proxy-internal-svc"
 	ConfigMapName = "edge-tunnel-nodes"
+	// ConnectName is the Service in front of HTTP CONNECT. It is made by whoever serves
+	// that, such as the chart; it gets the fronts as endpoints, and nothing else is done
+	// to it. A selector would not do: only few of the cloud's agents are fronts.
+	ConnectName = "x-raven-proxy-connect"
 	// HostsKey is the key of the hosts file in the ConfigMap.
 	HostsKey = "tunnel-nodes"
 )
@@ -99,14 +103,26 @@ func servicePorts(have []corev1.ServicePort, m PortMap) []corev1.ServicePort {
 // Slices returns the EndpointSlices of the Service: one for each family in which a
 // front has an address. They go with the Service.
 func Slices(s *corev1.Service, fronts []Front, m PortMap) []*discoveryv1.EndpointSlice {
+	return slicesOf(s, fronts, servicePorts(nil, m))
+}
+
+// ConnectSlices returns those of the Service in front of HTTP CONNECT, likewise.
+func ConnectSlices(s *corev1.Service, fronts []Front) []*discoveryv1.EndpointSlice {
+	return slicesOf(s, fronts, s.Spec.Ports)
+}
+
+func slicesOf(s *corev1.Service, fronts []Front, list []corev1.ServicePort) []*discoveryv1.EndpointSlice {
 	yes := true
 	var ports []discoveryv1.EndpointPort
-	for _, p := range servicePorts(nil, m) {
+	for _, p := range list {
 		number := p.TargetPort.IntVal
+		if number == 0 { // not said, or a name, which no endpoint has
+			number = p.Port
+		}
 		ports = append(ports, discoveryv1.EndpointPort{Name: &p.Name, Protocol: &p.Protocol, Port: &number})
 	}
 	sorted := slices.SortedFunc(slices.Values(fronts), func(a, b Front) int { return strings.Compare(a.Node, b.Node) })
-	var list []*discoveryv1.EndpointSlice
+	var out []*discoveryv1.EndpointSlice
 	for _, f := range []struct {
 		kind   discoveryv1.AddressType
 		suffix string
@@ -127,7 +143,7 @@ func Slices(s *corev1.Service, fronts []Front, m PortMap) []*discoveryv1.Endpoin
 		if len(ends) == 0 {
 			continue
 		}
-		list = append(list, &discoveryv1.EndpointSlice{
+		out = append(out, &discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{
 				Name: s.Name + f.suffix, Namespace: s.Namespace,
 				Labels:          map[string]string{discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: v1beta1.ManagedBy},
@@ -136,7 +152,7 @@ func Slices(s *corev1.Service, fronts []Front, m PortMap) []*discoveryv1.Endpoin
 			AddressType: f.kind, Endpoints: ends, Ports: ports,
 		})
 	}
-	return list
+	return out
 }
 
 // ServingNames returns the DNS names under which the Service is asked for over TLS.
