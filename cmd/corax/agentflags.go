@@ -110,6 +110,10 @@ func processSettings(cfg *agentConfig) []*setting {
 			usage: "start although a Raven agent left its state, and remove that",
 		},
 		{
+			flag: "memory-profile", key: "memoryProfile", def: string(profileAuto), arg: "auto|32|64|256|full", parse: oneOf(&cfg.MemoryProfile, profileNames()...),
+			usage: "megabytes that queues and buffers are made for; auto: what the control group or the machine has",
+		},
+		{
 			flag: "log-level", key: "logLevel", def: "info", arg: "debug|info|warn|error", parse: level(&cfg.LogLevel),
 			usage: "least level that is logged",
 		},

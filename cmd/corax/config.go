@@ -59,6 +59,8 @@ type agentConfig struct {
 	ClusterDNS    netip.AddrPort         // zero: names are not looked up
 	Forwards      []outbound.Map         // from the start
 
+	MemoryProfile profileName
+
 	LogLevel  slog.Level
 	LogFormat logFormat
 }

@@ -51,8 +51,8 @@ func defaults() agentConfig {
 		StateDir: "/var/lib/corax", Socket: "/run/corax/agent.sock", Datapath: datapathAuto,
 		TunnelPort: 4500, TLSPort: 10280, VXLANPort: 4472, VNI: 200, TUNName: "corax0", UAPI: true,
 		MetricsAddr: at(10283), HealthAddr: at(10284), ProxyTLSAddr: at(10281), ProxyHTTPAddr: at(10282),
-		Front:    frontConfig{ConnectAddr: at(10295), Hosts: "auto"},
-		LogLevel: slog.LevelInfo, LogFormat: logText,
+		Front:         frontConfig{ConnectAddr: at(10295), Hosts: "auto"},
+		MemoryProfile: profileAuto, LogLevel: slog.LevelInfo, LogFormat: logText,
 	}
 }
 

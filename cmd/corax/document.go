@@ -30,9 +30,21 @@ type Status struct {
 	// Userspace is what stands in for a TUN, and the proxies for programs of this
 	// node; absent when there is neither.
 	Userspace *UserspaceStatus `json:"userspace,omitempty"`
+	// Memory is what the agent may use, and what its queues and buffers are made for.
+	Memory *MemoryStatus `json:"memory,omitempty"`
 	// Counters holds the drop counters that are not zero, as name or
 	// name{reason}.
 	Counters map[string]uint64 `json:"counters"`
+}
+
+// MemoryStatus is a memory profile.
+type MemoryStatus struct {
+	Profile string `json:"profile"` // 32, 64, 256, full
+	Why     string `json:"why"`
+	// LimitBytes is what the agent may use, HeapLimitBytes what its heap keeps
+	// below; 0: nothing bounds it, or GOMEMLIMIT says.
+	LimitBytes     int64 `json:"limitBytes"`
+	HeapLimitBytes int64 `json:"heapLimitBytes"`
 }
 
 // Role is what a node is in its domain.

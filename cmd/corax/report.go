@@ -38,6 +38,7 @@ func (a *agent) status() Status {
 		Version:        versionText(),
 		AllowSources:   allowSources(v.plan.Config),
 		Problems:       v.problems,
+		Memory:         a.profile.status(),
 		Counters:       map[string]uint64{},
 	}
 	if !v.have {

@@ -22,13 +22,14 @@ func (a *agent) buildSite() error {
 		return nil
 	}
 	f, err := forward.New(forward.Config{
-		Log: a.log, Expose: a.cfg.Expose, ProxyProtocol: a.cfg.ProxyProtocol,
+		Log: a.log, Expose: a.cfg.Expose, ProxyProtocol: a.cfg.ProxyProtocol, Limits: a.profile.limits,
 	})
 	if err != nil {
 		return err
 	}
 	site, err := netstack.NewSite(netstack.SiteConfig{
 		Log: a.log, MTU: dataplane.PathMTU, Send: a.fabric.From(fabric.FromTUN), Handler: f,
+		Attempts: a.profile.attempts, Buffers: a.profile.buffers,
 	})
 	if err != nil {
 		return err

@@ -38,8 +38,9 @@ func (newKey) Continues() bool { return true }
 // runAgents runs the agent, again with each new key. Between the runs the TUN and
 // the routes stay, as over a crash.
 func runAgents(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
+	p := fitRuntime(cfg.MemoryProfile, log)
 	for {
-		if err := runAgent(ctx, cfg, log); !errors.Is(err, errNewKey) {
+		if err := runAgent(ctx, cfg, p, log); !errors.Is(err, errNewKey) {
 			return err
 		}
 		log.Info("the key changed")

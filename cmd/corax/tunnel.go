@@ -51,6 +51,7 @@ func (a *agent) openTunnel(mtu int) (*tunnel, error) {
 			Other:      func(d wg.Datagram) { t.nat.Receive(datagramOf(d)) },
 			Wanted:     t.nat.Wanted,
 			Proven:     func(k key.Public, p wg.Path) { t.nat.Proven(k, pathOf(p)) },
+			Bounds:     a.profile.bounds,
 		})
 	}
 	if err != nil {

@@ -27,6 +27,7 @@ import (
 // file builds it; it is the only one that sees every room.
 type agent struct {
 	cfg     agentConfig
+	profile profile
 	log     *slog.Logger
 	private key.Private
 	public  key.Public
@@ -69,14 +70,14 @@ type agent struct {
 // runAgent runs the agent until ctx ends. It returns nil when it was stopped in
 // order, and then the host is as it was before. After an error the TUN and the
 // routes stay, so that no packet leaves in the clear.
-func runAgent(ctx context.Context, cfg agentConfig, log *slog.Logger) error {
-	setWidth()
+func runAgent(ctx context.Context, cfg agentConfig, p profile, log *slog.Logger) error {
 	private, created, err := key.LoadOrCreate(cfg.StateDir)
 	if err != nil {
 		return err
 	}
 	a := &agent{
 		cfg:     cfg,
+		profile: p,
 		log:     log,
 		private: private,
 		public:  private.Public(),
@@ -195,6 +196,9 @@ func (a *agent) buildSegment() error {
 		VNI:     vxlan.VNI(a.cfg.VNI),
 		Overlay: a.public.Overlay(),
 		Receive: a.fabric.From(fabric.FromVXLAN),
+
+		SocketBuffer: a.profile.socketBuffer,
+		Slots:        a.profile.slots,
 	})
 	if err != nil {
 		return err
@@ -206,6 +210,7 @@ func (a *agent) buildSegment() error {
 		Send:        a.fabric.From(fabric.FromNetstack),
 		Segment:     a.vxlan.Link(),
 		SegmentAddr: vxlan.SegmentPrefix(a.cfg.NodeIP),
+		Buffers:     a.profile.buffers,
 	})
 	if err != nil {
 		_ = a.vxlan.Close()

@@ -17,11 +17,7 @@ const (
 	// length field holds.
 	gsoMax = 60000
 
-	// queueMax bounds the packets on their way out, in bytes: as much as one
-	// connection may have in flight, so that a connection does not lose its
-	// own segments here. A queue that had more than queueKeep gives its memory back
-	// when it rests.
-	queueMax  = bufferMax
+	// A queue that had more than queueKeep bytes gives its memory back when it rests.
 	queueKeep = 64 << 10
 )
 
@@ -33,6 +29,7 @@ type link struct {
 	full       atomic.Uint64 // packets dropped
 
 	wake chan struct{} // one value: the queue is not empty
+	most int           // Buffers.Queue
 
 	mu    sync.Mutex
 	queue queue
@@ -54,8 +51,8 @@ var (
 	_ stack.GSOEndpoint  = (*link)(nil)
 )
 
-func newLink(mtu int) *link {
-	l := &link{wake: make(chan struct{}, 1)}
+func newLink(mtu, most int) *link {
+	l := &link{wake: make(chan struct{}, 1), most: most}
 	l.mtu.Store(uint32(mtu))
 	return l
 }
@@ -69,7 +66,7 @@ func (l *link) deliver(protocol tcpip.NetworkProtocolNumber, pkt *stack.PacketBu
 // push queues a packet that did not come from gVisor.
 func (l *link) push(p []byte) {
 	l.mu.Lock()
-	if len(l.queue.bytes)+len(p) > queueMax {
+	if len(l.queue.bytes)+len(p) > l.most {
 		l.full.Add(1)
 	} else {
 		from := len(l.queue.bytes)
@@ -94,7 +91,7 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	n := 0
 	l.mu.Lock()
 	for _, pkt := range pkts.AsSlice() {
-		if len(l.queue.bytes)+pkt.Size() > queueMax {
+		if len(l.queue.bytes)+pkt.Size() > l.most {
 			l.full.Add(uint64(pkts.Len() - n))
 			break
 		}

@@ -42,6 +42,8 @@ type Config struct {
 	// SegmentAddr is the stack's IPv4 address and prefix on the segment. It is
 	// needed with Segment and ignored without.
 	SegmentAddr netip.Prefix
+	// Buffers bounds the memory.
+	Buffers Buffers
 
 	clock tcpip.Clock // of tests; nil: the real one
 }
@@ -66,7 +68,7 @@ func (c *Config) check() error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.Buffers.check())...)
 }
 
 // Stack is the agent's own host. Its methods may be called from several
@@ -99,7 +101,7 @@ func New(cfg Config) (*Stack, error) {
 		log:     cfg.Log,
 		overlay: cfg.Overlay,
 		send:    cfg.Send,
-		link:    newLink(cfg.MTU),
+		link:    newLink(cfg.MTU, cfg.Buffers.Queue),
 		stack: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv6.NewProtocol, ipv4.NewProtocol, arp.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol6, icmp.NewProtocol4},
@@ -115,7 +117,7 @@ func New(cfg Config) (*Stack, error) {
 }
 
 func (s *Stack) setUp(cfg Config) error {
-	if err := tuneTCP(s.stack); err != nil {
+	if err := tuneTCP(s.stack, cfg.Buffers); err != nil {
 		return err
 	}
 	routes := []tcpip.Route{{Destination: header.IPv6EmptySubnet, NIC: overlayNIC}}

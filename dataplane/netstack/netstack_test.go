@@ -134,8 +134,8 @@ func TestFlood(t *testing.T) {
 	if n := counter(s, "netstack_drop_total", "queue_full"); n == 0 {
 		t.Error("the queue has no bound")
 	}
-	if n := len(s.link.queue.bytes); n > queueMax {
-		t.Errorf("%d bytes queued, bound is %d", n, queueMax)
+	if n := len(s.link.queue.bytes); n > bufferMax {
+		t.Errorf("%d bytes queued, bound is %d", n, bufferMax)
 	}
 	if after := heap(); after > before+20<<20 {
 		t.Errorf("heap grew from %d to %d KiB", before>>10, after>>10)
@@ -220,7 +220,7 @@ func TestSegment(t *testing.T) {
 
 // TestQueueKeepsLittle: the queue has a bound, and gives its memory back.
 func TestQueueKeepsLittle(t *testing.T) {
-	l := newLink(1408)
+	l := newLink(1408, bufferMax)
 	var list stack.PacketBufferList
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(make([]byte, 1000))})
 	defer pkt.DecRef()
@@ -229,7 +229,7 @@ func TestQueueKeepsLittle(t *testing.T) {
 	}
 	defer list.DecRef()
 	n, err := l.WritePackets(list)
-	if err != nil || n != queueMax/1000 || l.full.Load() != uint64(5000-n) {
+	if err != nil || n != bufferMax/1000 || l.full.Load() != uint64(5000-n) {
 		t.Fatalf("%d packets taken, %d dropped, %v", n, l.full.Load(), err)
 	}
 	sent := 0
@@ -239,7 +239,7 @@ func TestQueueKeepsLittle(t *testing.T) {
 		t.Fatalf("%d of %d packets sent, burst %v", sent, n, o.burst)
 	}
 	held := func() int { return cap(o.spare.bytes) + cap(l.queue.bytes) }
-	if held() < queueMax {
+	if held() < bufferMax {
 		t.Fatal("the memory of a burst was dropped at once")
 	}
 	ctx, cancel := context.WithCancel(context.Background())

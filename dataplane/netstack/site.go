@@ -55,6 +55,8 @@ type SiteConfig struct {
 	// Attempts bounds the TCP connections that are not established yet; zero means
 	// 1024. PerSource is for one source address; zero means half of it.
 	Attempts, PerSource int
+	// Buffers bounds the memory.
+	Buffers Buffers
 }
 
 func (c *SiteConfig) check() error {
@@ -77,7 +79,7 @@ func (c *SiteConfig) check() error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.Buffers.check())...)
 }
 
 // Site stands in for this node's own subnets where there is no TUN: every address
@@ -123,7 +125,7 @@ func NewSite(cfg SiteConfig) (*Site, error) {
 	s := &Site{
 		cfg:  cfg,
 		log:  cfg.Log,
-		link: newLink(cfg.MTU),
+		link: newLink(cfg.MTU, cfg.Buffers.Queue),
 		stack: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv6.NewProtocol, ipv4.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol6, icmp.NewProtocol4},
@@ -139,7 +141,7 @@ func NewSite(cfg SiteConfig) (*Site, error) {
 }
 
 func (s *Site) setUp() error {
-	if err := tuneTCP(s.stack); err != nil {
+	if err := tuneTCP(s.stack, s.cfg.Buffers); err != nil {
 		return err
 	}
 	if err := tuneSite(s.stack); err != nil {
@@ -160,7 +162,7 @@ func (s *Site) setUp() error {
 		{Destination: header.IPv6EmptySubnet, NIC: siteNIC},
 	})
 	// Our own count of attempts is the bound; this one must not be met first.
-	s.tcp = tcp.NewForwarder(s.stack, siteBuffer, 2*s.cfg.Attempts, s.attempted)
+	s.tcp = tcp.NewForwarder(s.stack, s.cfg.Buffers.Default, 2*s.cfg.Attempts, s.attempted)
 	s.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, s.takeTCP)
 	s.stack.SetTransportProtocolHandler(udp.ProtocolNumber, s.takeUDP)
 	s.stack.SetTransportProtocolHandler(icmp.ProtocolNumber4, s.takeICMP)

@@ -20,9 +20,6 @@ import (
 )
 
 const (
-	// siteBuffer is how much a connection takes at first that nobody reads, in
-	// bytes.
-	siteBuffer = 256 << 10
 	// siteTimeWait keeps a churn of connections from filling the memory.
 	siteTimeWait = 5 * time.Second
 	// acceptTimeout is how long an end that asked for a connection has to

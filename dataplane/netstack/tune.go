@@ -1,6 +1,8 @@
 package netstack
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,13 +11,37 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
-// Bounds of a connection's buffers in bytes. They are limits, not reserved
-// memory, and gVisor moves between them as the round trip asks for.
+// Bounds of a connection's buffers in bytes, where memory is no concern. They are
+// limits, not reserved memory, and gVisor moves between them as the round trip asks
+// for.
 const (
 	bufferMin     = 4 << 10
 	bufferDefault = 256 << 10
 	bufferMax     = 4 << 20
 )
+
+// Buffers bounds what a stack holds in memory. A zero field means what a machine
+// with memory enough has.
+type Buffers struct {
+	// Default is what a connection takes at first that nobody reads, or holds that
+	// nobody acknowledged, each way, in bytes: 256 KiB. Max is how much that becomes
+	// on a long path: 4 MiB.
+	Default, Max int
+	// Queue bounds the packets on their way out of the stack, in bytes: as many as
+	// one connection may have in flight (Max), so that a connection does not lose its
+	// own segments there.
+	Queue int
+}
+
+func (b *Buffers) check() error {
+	if b.Default < 0 || b.Max < 0 || b.Queue < 0 {
+		return errors.New("a buffer below zero")
+	}
+	b.Max = max(cmp.Or(b.Max, bufferMax), bufferMin)
+	b.Default = max(min(cmp.Or(b.Default, bufferDefault), b.Max), bufferMin)
+	b.Queue = max(cmp.Or(b.Queue, b.Max), 2*gsoMax)
+	return nil
+}
 
 // Bytes that nobody acknowledges end a connection after 20 seconds, or up to 40 on
 // a long path. That is done by the retransmissions, not by TCP_USER_TIMEOUT: with
@@ -33,7 +59,7 @@ const (
 const timeWait = 10 * time.Second
 
 // tuneTCP sets what differs from gVisor's own choice.
-func tuneTCP(s *stack.Stack) error {
+func tuneTCP(s *stack.Stack, b Buffers) error {
 	sack := tcpip.TCPSACKEnabled(true)
 	// RACK costs throughput instead of giving it: google/gvisor#9707.
 	recovery := tcpip.TCPRecovery(0)
@@ -44,8 +70,8 @@ func tuneTCP(s *stack.Stack) error {
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
 		&sack, &recovery, &reno, &moderate, &rto, &retries, &wait,
-		&tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
-		&tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: b.Default, Max: b.Max},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: b.Default, Max: b.Max},
 	} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			return fmt.Errorf("set TCP option %T: %s", o, err)

@@ -33,6 +33,10 @@ type Config struct {
 	Overlay netip.Addr
 	// MTU is the link face's, in bytes; zero means dataplane.DefaultMTU.
 	MTU int
+	// SocketBuffer is what the kernel may queue for the socket each way, in bytes;
+	// zero means 4 MiB. Slots bounds the buffers of 64 KiB that it is read into,
+	// zero means 16.
+	SocketBuffer, Slots int
 	// Receive takes the packets that came in. It is called by one goroutine.
 	Receive dataplane.Sender
 }
@@ -84,7 +88,10 @@ func New(cfg Config) (*Endpoint, error) {
 	if port == 0 {
 		port = DefaultPort
 	}
-	conn, err := udpbatch.Listen(udpbatch.Config{Addr: netip.AddrPortFrom(addr, port), NoCheck6: true})
+	conn, err := udpbatch.Listen(udpbatch.Config{
+		Addr: netip.AddrPortFrom(addr, port), NoCheck6: true,
+		RecvBuffer: cfg.SocketBuffer, SendBuffer: cfg.SocketBuffer, Slots: cfg.Slots,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("vxlan: %w", err)
 	}

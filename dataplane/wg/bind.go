@@ -51,6 +51,8 @@ type bind struct {
 	table   *table
 	opener  *opener
 	limiter *rate.Limiter
+	bounds  Bounds
+	shakes  *rate.Limiter // nil: wireguard-go gets every handshake message
 	gate    *gate
 	in      *window
 	drops   *drops
@@ -98,18 +100,23 @@ func (s *sockets) close() error {
 }
 
 func newBind(log *slog.Logger, t *table, d *drops, cfg *Config) *bind {
+	bounds := cfg.Bounds.whole()
 	b := &bind{
 		log: log, table: t, opener: newOpener(cfg.PrivateKey),
 		limiter: rate.NewLimiter(initiationRate, initiationBurst),
-		gate:    newGate(), in: newWindow(), drops: d,
+		bounds:  bounds,
+		gate:    newGate(bounds), in: newWindow(bounds), drops: d,
 		other: cfg.Other, wanted: cfg.Wanted, proven: cfg.Proven,
 		unanswered: newUnanswered(),
+	}
+	if n := bounds.Handshakes; n > 0 {
+		b.shakes = rate.NewLimiter(rate.Limit(n), max(1, n/5))
 	}
 	b.fair.relays = &b.relays
 	b.extras.open.Store(new(extraMap))
 	b.feed = newFeed(b)
 	b.readers.New = func() any { return &reader{b: b} }
-	b.writes.New = func() any { return &scratch{msgs: make([]udpbatch.Message, 0, batchSize)} }
+	b.writes.New = func() any { return &scratch{msgs: make([]udpbatch.Message, 0, bounds.Batch)} }
 	return b
 }
 
@@ -136,6 +143,7 @@ func (b *bind) listenOnce(port uint16) (*sockets, error) {
 	cfg := udpbatch.Config{
 		Addr:       netip.AddrPortFrom(netip.IPv4Unspecified(), port),
 		PacketInfo: true,
+		RecvBuffer: b.bounds.SocketBuffer, SendBuffer: b.bounds.SocketBuffer, Slots: b.bounds.Slots,
 	}
 	c4, err4 := udpbatch.Listen(cfg)
 	switch {
@@ -233,7 +241,7 @@ func (b *bind) SetMark(mark uint32) error {
 }
 
 // BatchSize returns the number of datagrams per receive and send.
-func (b *bind) BatchSize() int { return batchSize }
+func (b *bind) BatchSize() int { return b.bounds.Batch }
 
 // ParseEndpoint makes the endpoint of a user API "endpoint=" line: our own form
 // names the peer, so that the device has that peer's own object; ip:port from

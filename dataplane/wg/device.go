@@ -50,6 +50,8 @@ type Config struct {
 	// way than the peer's pinned path, at most once a second and peer. As
 	// Wanted it must neither block nor call the Device.
 	Proven func(key.Public, Path)
+	// Bounds limits what the device holds at once.
+	Bounds Bounds
 
 	uapiDir string // for tests; empty means /var/run/wireguard
 }
@@ -67,7 +69,7 @@ func (c *Config) check() error {
 	case c.UAPI && (c.Name == "" || c.Name == "." || filepath.Base(c.Name) != c.Name):
 		return fmt.Errorf("wg: bad interface name %q", c.Name)
 	}
-	return nil
+	return c.Bounds.check()
 }
 
 // Device is one WireGuard device. All methods are safe for concurrent use.

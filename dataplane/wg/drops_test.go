@@ -22,7 +22,7 @@ func TestDropNames(t *testing.T) {
 // it are one per message, whoever speaks first.
 func TestInitiationCountsOnce(t *testing.T) {
 	var d drops
-	log := newLogger(nil, &d, newWindow())
+	log := newLogger(nil, &d, newWindow(Bounds{}.whole()))
 	const replay = "%v - ConsumeMessageInitiation: handshake replay @ %v"
 	const flood = "%v - ConsumeMessageInitiation: handshake flood"
 	const invalid = "Received invalid initiation message from %s"

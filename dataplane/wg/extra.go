@@ -59,7 +59,7 @@ func (d *Device) OpenSockets(n int, v6 bool) ([]Socket, error) {
 	}
 	made := make([]*extra, 0, n)
 	for range n {
-		c, err := udpbatch.Listen(udpbatch.Config{Addr: netip.AddrPortFrom(addr, 0), PacketInfo: true, Light: true})
+		c, err := udpbatch.Listen(udpbatch.Config{Addr: netip.AddrPortFrom(addr, 0), PacketInfo: true, Light: true, Slots: d.bind.bounds.Slots})
 		if err != nil {
 			for _, e := range made {
 				_ = e.sock.Close()

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// feedSize bounds the messages that wait for wireguard-go, from all streams
+	// feedSize is the most messages that wait for wireguard-go, from all streams
 	// and extra sockets, and feedShare those from one.
 	feedSize  = 1024
-	feedShare = 256
+	feedShare = feedSize / 4
 	// feedMax is the size of the largest: a packet of the largest inner MTU,
 	// with room. Memory for it is only taken once a message is as large.
 	feedMax = 9216
@@ -27,6 +27,7 @@ type feed struct {
 	timer *time.Timer // of the one that receives
 	hand  handed      // likewise
 	ready chan struct{}
+	size  int // Bounds.Feed
 
 	mu    sync.Mutex
 	slots []slot // a ring, made by the first message
@@ -42,7 +43,7 @@ type slot struct {
 }
 
 func newFeed(b *bind) *feed {
-	f := &feed{b: b, timer: time.NewTimer(time.Hour), ready: make(chan struct{}, 1)}
+	f := &feed{b: b, size: b.bounds.Feed, timer: time.NewTimer(time.Hour), ready: make(chan struct{}, 1)}
 	f.timer.Stop()
 	return f
 }
@@ -55,15 +56,15 @@ func (f *feed) put(data []byte, ep conn.Endpoint, held *int) {
 		return
 	}
 	f.mu.Lock()
-	if f.n == feedSize || *held >= feedShare {
+	if f.n == f.size || *held >= max(1, f.size/4) {
 		f.mu.Unlock()
 		f.b.drops.add(dropFeed, 1)
 		return
 	}
 	if f.slots == nil {
-		f.slots = make([]slot, feedSize)
+		f.slots = make([]slot, f.size)
 	}
-	s := &f.slots[(f.head+f.n)%feedSize]
+	s := &f.slots[(f.head+f.n)%f.size]
 	s.data = append(s.data[:0], data...)
 	s.ep, s.held = ep, held
 	*held++
@@ -110,7 +111,7 @@ func (f *feed) take(bufs [][]byte, sizes []int, eps []conn.Endpoint) int {
 		}
 		*s.held--
 		s.ep, s.held = nil, nil
-		f.head = (f.head + 1) % feedSize
+		f.head = (f.head + 1) % f.size
 		f.n--
 	}
 	if packets > 0 {

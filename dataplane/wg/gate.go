@@ -1,7 +1,6 @@
 package wg
 
 import (
-	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -9,9 +8,9 @@ import (
 // Bounds on the packets inside wireguard-go. Each holds a buffer of 64 KiB, of
 // which only the pages in use cost memory.
 const (
-	// batchSize is the number of packets per Read, Write, and system call.
+	// batchSize is the most packets per Read, Write, and system call.
 	batchSize = 128
-	// maxStaged bounds the packets that wait inside wireguard-go for the
+	// maxStaged is the most packets that wait inside wireguard-go for the
 	// session of one peer.
 	maxStaged = 64
 
@@ -28,12 +27,6 @@ const (
 	// packets that will never come out again.
 	waitStep = 5 * time.Millisecond
 )
-
-// maxInFlight bounds the packets between the link's Read and the bind's Send,
-// over all peers with a session, and those between the bind and the link's
-// Write: one batch per thread. That keeps every thread busy; more would only
-// fall out of the processor's cache before the next stage gets to it.
-func maxInFlight() int64 { return int64(batchSize * runtime.GOMAXPROCS(0)) }
 
 // flow is what the gate knows of one peer. Only the gate's user touches it.
 type flow struct {
@@ -55,7 +48,10 @@ type flow struct {
 // from outside; the other methods need none.
 type gate struct {
 	start  time.Time
-	bound  int64
+	bound  int64  // Bounds.InFlight
+	each   int    // Bounds.Staged
+	all    int    // Bounds.StagedAll
+	staged int    // of all peers
 	handed uint64 // of flowing peers
 	passes atomic.Uint64
 
@@ -63,8 +59,11 @@ type gate struct {
 	wake    chan struct{} // capacity 1
 }
 
-func newGate() *gate {
-	return &gate{bound: maxInFlight(), start: time.Now(), wake: make(chan struct{}, 1)}
+// newGate makes the gate. The bound in flight is one batch per thread unless
+// memory is short: that keeps every thread busy; more would only fall out of the
+// processor's cache before the next stage gets to it.
+func newGate(b Bounds) *gate {
+	return &gate{bound: int64(b.InFlight), each: b.Staged, all: b.StagedAll, start: time.Now(), wake: make(chan struct{}, 1)}
 }
 
 // now is the time that the methods mean.
@@ -100,8 +99,9 @@ func (g *gate) admit(p *peer, now time.Duration) bool {
 		g.handed++
 		return true
 	}
-	if f.staged < maxStaged {
+	if f.staged < g.each && (g.all == 0 || g.staged < g.all) {
 		f.staged++
+		g.staged++
 		f.probe = now
 		return true
 	}
@@ -121,7 +121,8 @@ func (g *gate) look(p *peer, now time.Duration) {
 	}
 	f.seen, f.since = sent, now
 	if !f.flowing {
-		f.flowing, f.staged = true, 0
+		g.unstage(f)
+		f.flowing = true
 	}
 	if late := int64(sent - f.handed); late > 0 { // waited for a session, or was given up
 		f.handed += uint64(late)
@@ -143,8 +144,15 @@ func (g *gate) judge(p *peer, now time.Duration) {
 	g.handed -= f.handed - f.seen
 	f.handed, f.since = f.seen, now
 	if waiting {
-		f.flowing, f.staged = false, 0
+		g.unstage(f)
+		f.flowing = false
 	}
+}
+
+// unstage forgets the packets of a peer that waited for its session.
+func (g *gate) unstage(f *flow) {
+	g.staged -= f.staged
+	f.staged = 0
 }
 
 // sweep gives up the packets of every peer that shows no progress, and counts
@@ -152,6 +160,7 @@ func (g *gate) judge(p *peer, now time.Duration) {
 func (g *gate) sweep(peers []*peer, now time.Duration) {
 	passes := g.passes.Load()
 	var inFlight uint64
+	staged := 0
 	for _, p := range peers {
 		f := &p.flow
 		g.look(p, now)
@@ -159,6 +168,7 @@ func (g *gate) sweep(peers []*peer, now time.Duration) {
 		if f.flowing {
 			inFlight += f.handed - f.seen
 		}
+		staged += f.staged
 	}
-	g.handed = passes + inFlight
+	g.handed, g.staged = passes+inFlight, staged
 }

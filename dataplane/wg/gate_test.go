@@ -10,7 +10,7 @@ import (
 )
 
 func TestGateWithoutSession(t *testing.T) {
-	g := newGate()
+	g := newGate(Bounds{}.whole())
 	p := &peer{}
 	admitted := func(now time.Duration, n int) (ok int) {
 		for range n {
@@ -56,7 +56,7 @@ func TestGateWithoutSession(t *testing.T) {
 // TestGateDeadPeer checks that the packets of a peer that died do not hold up
 // the others for longer than it takes to notice.
 func TestGateDeadPeer(t *testing.T) {
-	g := newGate()
+	g := newGate(Bounds{}.whole())
 	dead, live := &peer{}, &peer{}
 	for _, p := range []*peer{dead, live} {
 		g.admit(p, 0)
@@ -85,7 +85,7 @@ func TestGateDeadPeer(t *testing.T) {
 // TestGateLost checks that packets which wireguard-go lost do not count for
 // ever, and are no reason to refuse others.
 func TestGateLost(t *testing.T) {
-	g := newGate()
+	g := newGate(Bounds{}.whole())
 	p := &peer{}
 	g.admit(p, 0)
 	g.passed(p, 1)
@@ -106,7 +106,7 @@ func TestGateLost(t *testing.T) {
 // come out nothing counts as in flight, whatever was given up before.
 func TestGateRandom(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	g := newGate()
+	g := newGate(Bounds{}.whole())
 	peers := []*peer{{}, {}, {}}
 	inside := make([]int, len(peers)) // packets really inside
 	now := time.Duration(0)
@@ -147,7 +147,7 @@ func TestGateRandom(t *testing.T) {
 
 func TestWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWindow()
+		w := newWindow(Bounds{}.whole())
 		closed := make(chan struct{})
 		wait := func() <-chan bool {
 			out := make(chan bool, 1)

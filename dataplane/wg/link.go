@@ -31,6 +31,7 @@ type link struct {
 	in    *window
 	table *table
 	want  func(*peer, time.Duration) // bind.want
+	batch int                        // Bounds.Batch
 
 	mtu    atomic.Int32
 	owners atomic.Pointer[bart.Table[*peer]] // who has which destination
@@ -64,7 +65,7 @@ type offer struct {
 
 func newLink(name string, mtu int, recv dataplane.Sender, b *bind) *link {
 	l := &link{
-		name: name, recv: recv, drops: b.drops, gate: b.gate, in: b.in, table: b.table, want: b.want,
+		name: name, recv: recv, drops: b.drops, gate: b.gate, in: b.in, table: b.table, want: b.want, batch: b.bounds.Batch,
 		closed: make(chan struct{}),
 		timer:  time.NewTimer(time.Hour),
 		ready:  make(chan struct{}, 1),
@@ -74,7 +75,7 @@ func newLink(name string, mtu int, recv dataplane.Sender, b *bind) *link {
 	l.events.c = make(chan tun.Event, 1)
 	l.mtu.Store(int32(mtu))
 	l.owners.Store(new(bart.Table[*peer]))
-	l.batches.New = func() any { b := make([]dataplane.Packet, 0, batchSize); return &b }
+	l.batches.New = func() any { b := make([]dataplane.Packet, 0, l.batch); return &b }
 	return l
 }
 
@@ -274,7 +275,7 @@ func (l *link) Name() (string, error) { return l.name, nil }
 func (l *link) Events() <-chan tun.Event { return l.events.c }
 
 // BatchSize returns the number of packets per Read and Write.
-func (l *link) BatchSize() int { return batchSize }
+func (l *link) BatchSize() int { return l.batch }
 
 // Close makes Read and Send return. The device closes once; a second Close does
 // nothing.

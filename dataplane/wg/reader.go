@@ -228,7 +228,7 @@ func (r *reader) reply(i uint32) conn.Endpoint {
 		r.b.drops.add(dropIndex, 1)
 		return nil
 	}
-	if r.foreign(p) {
+	if r.foreign(p) || !r.room() {
 		return nil
 	}
 	if p != nil {
@@ -258,10 +258,22 @@ func (r *reader) initiation(data []byte) conn.Endpoint {
 		return nil
 	}
 	if r.owner != nil {
+		if !r.room() {
+			return nil
+		}
 		p.heard.Store(r.now)
 		return newSource(r.cur, r.now, p)
 	}
 	if p != nil || !b.limiter.Allow() {
+		// Where few may pass, strangers who come too fast must not take the
+		// place of peers; elsewhere wireguard-go answers them with cookies.
+		if p == nil && b.shakes != nil {
+			b.drops.add(dropBusy, 1)
+			return nil
+		}
+		if !r.room() {
+			return nil
+		}
 		return newSource(r.cur, r.now, nil)
 	}
 	k, ok := b.opener.static(data)
@@ -273,11 +285,21 @@ func (r *reader) initiation(data []byte) conn.Endpoint {
 		b.drops.add(dropPeer, 1)
 		return nil
 	}
-	if r.settled(p, data) {
+	if r.settled(p, data) || !r.room() {
 		return nil
 	}
 	p.heard.Store(r.now)
 	return newSource(r.cur, r.now, p)
+}
+
+// room reports whether wireguard-go may have one handshake message more, and
+// counts one that it may not.
+func (r *reader) room() bool {
+	if r.b.shakes == nil || r.b.shakes.Allow() {
+		return true
+	}
+	r.b.drops.add(dropBusy, 1)
+	return false
 }
 
 // settled reports whether an initiation of p needs nothing of wireguard-go: a

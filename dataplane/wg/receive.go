@@ -24,7 +24,7 @@ type receiver struct {
 }
 
 func newReceiver(b *bind, c *udpbatch.Conn, closed <-chan struct{}) *receiver {
-	r := &receiver{reader: reader{b: b}, sock: c, closed: closed, grams: make([]udpbatch.Datagram, batchSize)}
+	r := &receiver{reader: reader{b: b}, sock: c, closed: closed, grams: make([]udpbatch.Datagram, b.bounds.Batch)}
 	r.timer = time.NewTimer(time.Hour)
 	r.timer.Stop()
 	return r

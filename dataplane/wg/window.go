@@ -26,7 +26,9 @@ type window struct {
 	resets atomic.Uint64
 }
 
-func newWindow() *window { return &window{bound: maxInFlight(), wake: make(chan struct{}, 1)} }
+func newWindow(b Bounds) *window {
+	return &window{bound: int64(b.InFlight), wake: make(chan struct{}, 1)}
+}
 
 func (w *window) add(n int) { w.n.Add(int64(n)) }
 

@@ -182,7 +182,7 @@ func wantDocument(t *testing.T, asJSON, asYAML result, want map[string]any) {
 			t.Errorf("%s (-want +got):\n%s", k, diff)
 		}
 	}
-	top := []string{"node", "gateway", "role", "datapath", "datapathReason", "publicKey", "overlayAddress", "mtu", "version", "allowSources", "problems", "peers", "counters"}
+	top := []string{"node", "gateway", "role", "datapath", "datapathReason", "publicKey", "overlayAddress", "mtu", "version", "allowSources", "problems", "peers", "memory", "counters"}
 	peer := []string{"gateway", "node", "publicKey", "overlayAddress", "subnets", "path", "rttMillis", "lossRatio", "mtu", "rxBytes", "txBytes", "nat"}
 	for _, doc := range []map[string]any{j, y} {
 		delete(doc, "proxy") // not of a plain node

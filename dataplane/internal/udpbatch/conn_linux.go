@@ -82,7 +82,7 @@ func (c *Conn) setup(cfg Config) error {
 		return optErr
 	}
 	c.gso.init(opts.gso)
-	c.rx.init(c, cfg.Light)
+	c.rx.init(c, cfg)
 	c.senders.New = func() any { return newSender(c) }
 	return nil
 }

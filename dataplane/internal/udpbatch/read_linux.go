@@ -1,6 +1,7 @@
 package udpbatch
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -31,6 +32,7 @@ type receiver struct {
 	c       *Conn
 	recv    func(fd uintptr) bool // c.rx.once, made once
 	light   bool                  // small slots, one at a time
+	most    int                   // slots that a call may offer
 	n       int                   // slots with memory
 	use     int                   // slots that the next call offers
 	hdrs    [maxSlots]mmsghdr
@@ -50,12 +52,13 @@ type receiver struct {
 	local netip.Addr
 }
 
-func (r *receiver) init(c *Conn, light bool) {
+func (r *receiver) init(c *Conn, cfg Config) {
 	r.c = c
 	r.recv = r.once
-	r.light = light
+	r.light = cfg.Light
+	r.most = max(minSlots, min(cmp.Or(cfg.Slots, maxSlots), maxSlots))
 	r.use = minSlots
-	if light {
+	if r.light {
 		r.use = 1
 	}
 	r.grow(r.use)
@@ -164,8 +167,8 @@ func (r *receiver) adapt() {
 		bytes += int(r.hdrs[i].n)
 	}
 	switch {
-	case bytes <= readBytes/2 && r.use < maxSlots:
-		r.use *= 2
+	case bytes <= readBytes/2 && r.use < r.most:
+		r.use = min(2*r.use, r.most)
 		r.grow(r.use)
 	case bytes > readBytes && r.use > minSlots:
 		r.use /= 2

@@ -25,6 +25,10 @@ type Config struct {
 	// costs about as much memory. Conn.Promote makes it one like the others.
 	Light bool
 
+	// Slots bounds the buffers of 64 KiB that are read into, from 2 to 16; zero
+	// means 16. They are made as traffic needs them.
+	Slots int
+
 	// plain does without UDP_GRO and UDP_SEGMENT, single without recvmmsg and
 	// sendmmsg too: an old kernel, for tests.
 	plain, single bool
