@@ -25,6 +25,10 @@ type Limits struct {
 	Streams int
 	// PerCaller is for one address that asks; zero means half of Streams.
 	PerCaller int
+	// Memory is what the streams may hold together, in bytes: their buffers, and
+	// what they copy with. As it fills, new streams get smaller buffers, of 104 KiB
+	// in all at the least, and are refused when those do not fit. Zero means no bound.
+	Memory int64
 }
 
 func (l Limits) normal() Limits {
@@ -57,6 +61,7 @@ type Live struct {
 	last    uint64
 	open    map[uint64]*Stream
 	callers map[netip.Addr]int
+	held    int64 // bytes
 }
 
 // NewLive makes an empty registry.
@@ -69,17 +74,23 @@ func NewLive(l Limits) *Live {
 type Stream struct {
 	Up, Down atomic.Uint64
 
-	live   *Live
-	id     uint64
-	caller netip.Addr
-	done   bool // guarded by the registry
+	live    *Live
+	id      uint64
+	caller  netip.Addr
+	size    size  // of its buffers when it was opened
+	done    bool  // guarded by the registry, as the next
+	charged int64 // bytes
 
-	mu   sync.Mutex
-	info StreamInfo
+	// mu is locked before the registry.
+	mu    sync.Mutex
+	info  StreamInfo
+	ends  [2]end  // caller and node
+	flows [2]flow // from the caller, from the node
 }
 
 // Open enters a stream; its ID, and Started when zero, are filled in. Beyond a
-// limit it returns a [*Refusal] with [CodeLimit]. The stream is to be closed.
+// limit it returns a [*Refusal] with [CodeLimit] or [CodeMemory]. The stream is to be
+// closed.
 func (l *Live) Open(info StreamInfo) (*Stream, error) {
 	from := info.Caller.Addr()
 	l.mu.Lock()
@@ -90,12 +101,16 @@ func (l *Live) Open(info StreamInfo) (*Stream, error) {
 	if n := l.callers[from]; n >= l.limits.PerCaller {
 		return nil, Refuse(CodeLimit, fmt.Sprintf("%d streams of %s are open, which is the limit of one caller", n, from))
 	}
+	s := &Stream{live: l, id: l.last + 1, caller: from}
+	if err := l.enter(s); err != nil {
+		return nil, err
+	}
 	l.last++
-	info.ID = l.last
+	info.ID = s.id
 	if info.Started.IsZero() {
 		info.Started = time.Now()
 	}
-	s := &Stream{live: l, id: info.ID, caller: from, info: info}
+	s.info = info
 	l.open[info.ID] = s
 	l.callers[from]++
 	return s, nil
@@ -128,6 +143,7 @@ func (s *Stream) Close() {
 		return
 	}
 	s.done = true
+	l.held -= s.charged
 	delete(l.open, s.id)
 	if l.callers[s.caller]--; l.callers[s.caller] == 0 {
 		delete(l.callers, s.caller)

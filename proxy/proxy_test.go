@@ -3,10 +3,12 @@ package proxy_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,7 +24,7 @@ func TestCodes(t *testing.T) {
 		}
 		seen[c.String()] = c
 	}
-	if len(seen) != 13 {
+	if len(seen) != 14 {
 		t.Errorf("%d codes; is codeBound above all of them?", len(seen))
 	}
 	if c := proxy.Code(200); c.String() != "other" || c.HTTPStatus() != http.StatusBadGateway || c.Known() {
@@ -150,4 +152,94 @@ func TestCheckAddr(t *testing.T) {
 	if proxy.CheckAddr(netip.Addr{}) == nil {
 		t.Error("no address passes")
 	}
+}
+
+// conn notes the buffers that it is given.
+type conn struct {
+	net.Conn
+	read, write int
+}
+
+func (c *conn) SetReadBuffer(n int) error  { c.read = n; return nil }
+func (c *conn) SetWriteBuffer(n int) error { c.write = n; return nil }
+
+func TestLiveMemory(t *testing.T) {
+	const most = 64 << 20
+	live := proxy.NewLive(proxy.Limits{Memory: most, Streams: 10000})
+	var all []*proxy.Stream
+	reads := map[int]int{}
+	for {
+		s, err := live.Open(proxy.StreamInfo{})
+		if err != nil {
+			if proxy.CodeOf(err) != proxy.CodeMemory {
+				t.Fatal(err)
+			}
+			break
+		}
+		all = append(all, s)
+		var c conn
+		s.BindNode(&c)
+		reads[c.read>>10]++
+		if live.Memory() > most {
+			t.Fatalf("%d bytes are charged", live.Memory())
+		}
+	}
+	// An eighth at the largest size, an eighth at the next, and so on.
+	if diff := cmp.Diff(map[int]int{256: 17, 128: 32, 64: 114, 48: 315}, reads); diff != "" {
+		t.Errorf("receive buffers in KiB, -want +got:\n%s", diff)
+	}
+	if all[0].Take(1) {
+		t.Error("something is lent of what is for new streams")
+	}
+	for _, s := range all {
+		s.Close()
+		s.Close()
+		s.Give(1)
+	}
+	if live.Memory() != 0 {
+		t.Errorf("%d bytes are left", live.Memory())
+	}
+}
+
+func TestBuffersGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		live := proxy.NewLive(proxy.Limits{Memory: 64 << 20})
+		s, err := live.Open(proxy.StreamInfo{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var caller, node conn
+		s.BindCaller(&caller)
+		s.BindNode(&node)
+		opened := live.Memory()
+		for i, c := range []struct {
+			after       time.Duration
+			passed      int // KiB
+			read, write int // KiB
+		}{
+			{0, 1000, 256, 64},
+			{0, 24, 512, 512},                 // four times the buffer
+			{6 * time.Second, 2048, 512, 512}, // too slowly
+			{4 * time.Second, 2047, 512, 512},
+			{0, 1, 1024, 1024},
+			{0, 4096, 2048, 2048},
+			{0, 100 << 10, 2048, 2048}, // too much of what there is
+		} {
+			time.Sleep(c.after)
+			s.Passed(true, c.passed<<10)
+			if node.read != c.read<<10 || caller.write != c.write<<10 {
+				t.Errorf("step %d: buffers of %d and %d KiB", i, node.read>>10, caller.write>>10)
+			}
+		}
+		if node.write != 64<<10 || caller.read != 256<<10 {
+			t.Error("the other direction grew, too")
+		}
+		if more := live.Memory() - opened; more != int64(2*2048-256-64)<<10 {
+			t.Errorf("%d KiB are charged for that", more>>10)
+		}
+		s.Close()
+		if live.Memory() != 0 {
+			t.Errorf("%d bytes are left", live.Memory())
+		}
+	})
 }

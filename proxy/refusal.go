@@ -13,16 +13,17 @@ type Code uint8
 // The codes. The first block may come from either end, the second from fronts
 // only.
 const (
-	CodeNone        Code = 0 // served
-	CodeMalformed   Code = 1 // not a request, or one of another version
-	CodeSlow        Code = 2 // the request did not come in time
-	CodeUnknownNode Code = 3 // no node of that name takes part, or not behind this edge
-	CodePort        Code = 4 // the port is not one that may be dialled
-	CodeCaller      Code = 5 // who asks may not
-	CodeLimit       Code = 6 // too many streams
-	CodeDial        Code = 7 // the node did not take the connection
-	CodeNoPath      Code = 8 // no gateway node of the domain could be reached
-	CodeOff         Code = 9 // proxy mode is off, or the agent stops
+	CodeNone        Code = 0  // served
+	CodeMalformed   Code = 1  // not a request, or one of another version
+	CodeSlow        Code = 2  // the request did not come in time
+	CodeUnknownNode Code = 3  // no node of that name takes part, or not behind this edge
+	CodePort        Code = 4  // the port is not one that may be dialled
+	CodeCaller      Code = 5  // who asks may not
+	CodeLimit       Code = 6  // too many streams
+	CodeDial        Code = 7  // the node did not take the connection
+	CodeNoPath      Code = 8  // no gateway node of the domain could be reached
+	CodeOff         Code = 9  // proxy mode is off, or the agent stops
+	CodeMemory      Code = 10 // the streams that are open may hold all the memory there is for them
 
 	CodeUnauthenticated Code = 32 // no, or bad, credentials
 	CodeForbidden       Code = 33 // the credentials do not suffice
@@ -53,6 +54,8 @@ func (c Code) describe() (name string, status int) {
 		return "no_path", http.StatusGatewayTimeout
 	case CodeOff:
 		return "off", http.StatusServiceUnavailable
+	case CodeMemory:
+		return "memory", http.StatusServiceUnavailable
 	case CodeUnauthenticated:
 		return "unauthenticated", http.StatusUnauthorized
 	case CodeForbidden:
@@ -101,7 +104,7 @@ func (c Code) HTTPStatus() int {
 // Again reports whether another gateway node of the domain may serve what this
 // one refused so: the refusal is about the gateway node, not about the request.
 func (c Code) Again() bool {
-	return c == CodeLimit || c == CodeOff || c == CodeNoPath || c == CodeUnknownNode || c == CodeCaller
+	return c == CodeLimit || c == CodeMemory || c == CodeOff || c == CodeNoPath || c == CodeUnknownNode || c == CodeCaller
 }
 
 // Refusal is the error of a request that is not served. Text is one line for who

@@ -36,7 +36,7 @@ type proxyMode struct {
 
 // buildProxy makes what fronts and edge share. It needs the stack.
 func (a *agent) buildProxy() error {
-	p := &proxyMode{live: proxy.NewLive(proxy.Limits{}), counters: new(proxy.Counters), pool: new(splice.Pool)}
+	p := &proxyMode{live: proxy.NewLive(streamLimits()), counters: new(proxy.Counters), pool: new(splice.Pool)}
 	var err error
 	p.channel, err = channel.New(channel.Config{Overlay: a.stack.DialTCP, Counters: p.counters})
 	a.proxy = p
@@ -113,6 +113,7 @@ func (a *agent) proxyCounters() []dataplane.Counter {
 	out := []dataplane.Counter{
 		{Name: "proxy_streams", Value: uint64(a.proxy.live.Len())},
 		{Name: "proxy_stalls_total", Value: c.Stalls},
+		{Name: "proxy_memory_bytes", Value: uint64(a.proxy.live.Memory())},
 	}
 	for _, code := range proxy.Codes() {
 		out = append(out, dataplane.Counter{Name: "proxy_refused_total", Reason: code.String(), Value: c.Refused[code]})

@@ -140,6 +140,9 @@ func (c *Conn) Close() error {
 	return c.CloseWriter.Close()
 }
 
+// NetConn returns the connection below.
+func (c *Conn) NetConn() net.Conn { return c.CloseWriter }
+
 // SetLinger is that of [net.TCPConn], for zero and less.
 func (c *Conn) SetLinger(sec int) error {
 	if l, ok := c.CloseWriter.(interface{ SetLinger(sec int) error }); ok {

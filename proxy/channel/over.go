@@ -47,7 +47,7 @@ func (c *Channel) over(ctx context.Context, t proxy.Target, n control.ProxyNode)
 		if !r.Code.Again() || ctx.Err() != nil {
 			return nil, r
 		}
-		if r.Code == proxy.CodeNoPath || r.Code == proxy.CodeOff || r.Code == proxy.CodeLimit {
+		if r.Code == proxy.CodeNoPath || r.Code == proxy.CodeOff || r.Code == proxy.CodeLimit || r.Code == proxy.CodeMemory {
 			c.judge(conn.Via, false) // whatever node is asked for
 		}
 		last = r

@@ -51,6 +51,7 @@ func (o *overlay) Send(batch []dataplane.Packet) {
 // mesh is a cloud front and two edges with the same node IP, over real stacks.
 type mesh struct {
 	overlay  *overlay
+	add      func(t testing.TB, a netip.Addr) *netstack.Stack
 	channel  *channel.Channel
 	live     [2]*proxy.Live
 	counters [2]*proxy.Counters
@@ -64,7 +65,8 @@ func newMesh(t testing.TB) *mesh {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	stack := func(a netip.Addr) *netstack.Stack {
+	m.add = func(t testing.TB, a netip.Addr) *netstack.Stack {
+		t.Helper()
 		s, err := netstack.New(netstack.Config{Overlay: a, Send: m.overlay})
 		if err != nil {
 			t.Fatal(err)
@@ -77,7 +79,7 @@ func newMesh(t testing.TB) *mesh {
 	}
 	var nodes []control.ProxyNode
 	for i, g := range []netip.Addr{g1, g2} {
-		s := stack(g)
+		s := m.add(t, g)
 		l, err := s.ListenTCP(proxy.OverlayPort)
 		if err != nil {
 			t.Fatal(err)
@@ -105,7 +107,7 @@ func newMesh(t testing.TB) *mesh {
 		nodes = append(nodes, own)
 	}
 	var err error
-	m.channel, err = channel.New(channel.Config{Overlay: stack(g3).DialTCP})
+	m.channel, err = channel.New(channel.Config{Overlay: m.add(t, g3).DialTCP})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,8 @@ package channel_test
 
 // The race detector makes gVisor twenty times as slow.
 const (
-	manyStreams   = 300
-	restStreams   = 50
-	transferBytes = 512 << 10
+	manyStreams    = 300
+	restStreams    = 50
+	stalledStreams = 60
+	transferBytes  = 512 << 10
 )

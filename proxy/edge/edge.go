@@ -169,9 +169,11 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 		return
 	}
 	defer stream.Close()
+	stream.BindCaller(c)
 	stop := context.AfterFunc(ctx, func() { splice.Abort(c) })
 	target, node, r := s.open(ctx, c)
 	if r == nil {
+		stream.BindNode(node)
 		stream.Update(func(i *proxy.StreamInfo) { i.Target = target })
 		r = s.answer(c, nil)
 	}
@@ -192,6 +194,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 		Up:     []*atomic.Uint64{&stream.Up, &s.cfg.Counters.Up},
 		Down:   []*atomic.Uint64{&stream.Down, &s.cfg.Counters.Down},
 		Stalls: &s.cfg.Counters.Stalls,
+		Memory: stream,
 	})
 	info := stream.Info()
 	s.log.Debug("stream ended", "node", target.Node, "port", target.Port, "caller", caller.Addr(),

@@ -140,6 +140,7 @@ func (c *countedConn) Read(b []byte) (int, error) {
 	if n > 0 && !c.off.Load() {
 		c.s.live.Down.Add(uint64(n))
 		c.s.front.cfg.Counters.Down.Add(uint64(n))
+		c.s.live.Passed(true, n)
 		c.s.answered()
 	}
 	return n, err
@@ -152,6 +153,7 @@ func (c *countedConn) Write(b []byte) (int, error) {
 	if !c.off.Load() {
 		c.s.live.Up.Add(uint64(n))
 		c.s.front.cfg.Counters.Up.Add(uint64(n))
+		c.s.live.Passed(false, n)
 	}
 	return n, err
 }

@@ -92,7 +92,7 @@ func (x *exchange) prepare(ctx context.Context, r *http.Request) error {
 			return err
 		}
 	}
-	if x.s, err = f.open(a.from, a.began, x.info); err != nil {
+	if x.s, err = f.open(a, x.info); err != nil {
 		return err
 	}
 	a.leave()

@@ -3,7 +3,6 @@ package front
 import (
 	"context"
 	"net"
-	"net/netip"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -44,16 +43,17 @@ type stream struct {
 }
 
 // open enters a request into the registry.
-func (f *Front) open(from netip.AddrPort, began time.Time, r request) (*stream, error) {
+func (f *Front) open(a *arrival, r request) (*stream, error) {
 	live, err := f.cfg.Live.Open(proxy.StreamInfo{
-		Side: proxy.SideFront, Front: r.front, Target: r.target, Caller: from,
-		User: r.user, Path: r.path, Started: began,
+		Side: proxy.SideFront, Front: r.front, Target: r.target, Caller: a.from,
+		User: r.user, Path: r.path, Started: a.began,
 	})
 	if err != nil {
 		return nil, err
 	}
+	live.BindCaller(a.Conn)
 	f.cfg.Counters.Request(r.front)
-	return &stream{front: f, live: live, plain: r.plain, began: began}, nil
+	return &stream{front: f, live: live, plain: r.plain, began: a.began}, nil
 }
 
 // dial connects to the node.
@@ -72,6 +72,7 @@ func (s *stream) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	s.dialled = time.Now()
+	s.live.BindNode(c)
 	if via := s.front.cfg.Via; via != nil {
 		s.live.Update(func(i *proxy.StreamInfo) { i.Via = via(c) })
 	}
@@ -112,7 +113,7 @@ func (s *stream) answered() {
 // join copies between caller and node until both have ended.
 func (s *stream) join(ctx context.Context, caller, node net.Conn) error {
 	c := &s.front.cfg
-	cfg := splice.Config{Stalls: &c.Counters.Stalls, First: s.answered}
+	cfg := splice.Config{Stalls: &c.Counters.Stalls, First: s.answered, Memory: s.live}
 	cfg.Up = append(cfg.Up, &s.live.Up, &c.Counters.Up)
 	cfg.Down = append(cfg.Down, &s.live.Down, &c.Counters.Down)
 	return s.front.pool.Join(ctx, caller, node, cfg)
@@ -122,7 +123,7 @@ func (s *stream) join(ctx context.Context, caller, node net.Conn) error {
 // the node, says so by ready, passes on what was read ahead, and copies. An error
 // says that nothing was connected, and the caller is still to be answered.
 func (f *Front) splice(ctx context.Context, a *arrival, caller net.Conn, r request, ahead []byte, ready func() error) error {
-	s, err := f.open(a.from, a.began, r)
+	s, err := f.open(a, r)
 	if err != nil {
 		return err
 	}

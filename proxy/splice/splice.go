@@ -38,6 +38,18 @@ type Config struct {
 	HalfIdle time.Duration
 	// First is called once, when the first byte from b came; nil: nobody asks.
 	First func()
+	// Memory is asked for large buffers; nil: there is enough.
+	Memory Memory
+}
+
+// Memory is what a stream may hold. Its methods may be called from two goroutines at
+// once.
+type Memory interface {
+	// Take asks for n bytes until Give.
+	Take(n int) bool
+	Give(n int)
+	// Passed notes that n bytes went from b, or from a.
+	Passed(fromB bool, n int)
 }
 
 // ErrHalfIdle ends a stream that has one direction left, and nothing to say there.
@@ -212,8 +224,15 @@ func (d *direction) run() error {
 	}
 }
 
-// burst copies with a large buffer while there is enough to copy.
+// burst copies with a large buffer while there is enough to copy. Without memory for
+// one nothing happens.
 func (d *direction) burst() error {
+	if m := d.j.cfg.Memory; m != nil {
+		if !m.Take(large) {
+			return nil
+		}
+		defer m.Give(large)
+	}
 	buf := d.j.pool.get()
 	defer d.j.pool.put(buf)
 	defer func() { _ = d.src.SetReadDeadline(time.Time{}) }()
@@ -253,6 +272,9 @@ func (d *direction) pass(b []byte) error {
 		c.Add(uint64(n))
 	}
 	d.j.moved()
+	if m := d.j.cfg.Memory; m != nil {
+		m.Passed(d.fromB, n)
+	}
 	if err != nil {
 		return &EndError{B: !d.fromB, Op: "write", Err: err}
 	}
