@@ -45,9 +45,16 @@ type Config struct {
 	// Reach reports whether an address is in a subnet of another domain. It is
 	// needed, and may be called from several goroutines at once.
 	Reach func(netip.Addr) bool
-	// DNS is the cluster's name server, in a subnet of another domain; zero means
-	// that names are refused.
+	// DNS is the cluster's name server, in a subnet of another domain or a Service;
+	// zero means that names are refused.
 	DNS netip.AddrPort
+	// ServiceCIDRs have the addresses of Services; empty means that these are refused
+	// as every other address.
+	ServiceCIDRs []netip.Prefix
+	// Endpoints returns the ready endpoints of the Service that has an address, and a
+	// port of "tcp" or "udp"; an error says why none is known. It is needed with
+	// ServiceCIDRs, and may be called from several goroutines at once.
+	Endpoints func(network string, at netip.AddrPort) ([]netip.AddrPort, error)
 }
 
 // Dialer connects with other domains. Its methods may be called from several
@@ -58,12 +65,17 @@ type Dialer struct {
 	resolver net.Resolver
 
 	dialled, forbidden, unnamed, failed atomic.Uint64
+	toService, next                     atomic.Uint64
+	noService, noEndpoint               atomic.Uint64
 }
 
 // NewDialer makes a Dialer.
 func NewDialer(cfg Config) (*Dialer, error) {
 	if cfg.Network == nil || cfg.Reach == nil {
 		return nil, errors.New("outbound: no network, or nobody knows what it reaches")
+	}
+	if len(cfg.ServiceCIDRs) > 0 && cfg.Endpoints == nil {
+		return nil, errors.New("outbound: nobody knows what is behind the addresses of Services")
 	}
 	d := &Dialer{cfg: cfg, log: cfg.Log}
 	if d.log == nil {
@@ -75,23 +87,45 @@ func NewDialer(cfg Config) (*Dialer, error) {
 
 // dialDNS ignores which server the host's own configuration names.
 func (d *Dialer) dialDNS(ctx context.Context, network, _ string) (net.Conn, error) {
-	if err := d.Check(d.cfg.DNS.Addr()); err != nil {
-		return nil, fmt.Errorf("name server %s: %w", d.cfg.DNS, err)
+	c, err := d.dialAny(ctx, network[:min(len(network), 3)], []netip.Addr{d.cfg.DNS.Addr()}, d.cfg.DNS.Port())
+	if err != nil {
+		err = fmt.Errorf("name server %s: %w", d.cfg.DNS, err)
 	}
-	if strings.HasPrefix(network, "udp") {
-		return d.cfg.Network.DialUDP(ctx, d.cfg.DNS)
-	}
-	return d.cfg.Network.DialTCP(ctx, d.cfg.DNS)
+	return c, err
 }
 
-// Check says why an address is not dialled; nil: it is. A refusal is counted.
+// DialDNS connects with the cluster's name server by "tcp" or "udp".
+func (d *Dialer) DialDNS(ctx context.Context, network string) (net.Conn, error) {
+	if !d.cfg.DNS.IsValid() {
+		d.unnamed.Add(1)
+		return nil, fmt.Errorf("outbound: %w: %w", ErrNoName, errNoDNS)
+	}
+	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
+	c, err := d.dialDNS(ctx, network, "")
+	if err != nil {
+		d.failed.Add(1)
+		return nil, fmt.Errorf("outbound: %w", err)
+	}
+	return c, nil
+}
+
+var errNoDNS = errors.New("no --cluster-dns is given")
+
+// Check says why an address is not dialled; nil: it is, or is that of a Service. A
+// refusal is counted.
 func (d *Dialer) Check(a netip.Addr) error {
-	a = a.Unmap()
-	if a.IsValid() && a.Zone() == "" && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast() && !a.IsUnspecified() && d.cfg.Reach(a) {
+	if d.reachable(a) || d.isService(a) {
 		return nil
 	}
 	d.forbidden.Add(1)
-	return fmt.Errorf("%s: %w", a, ErrForbidden)
+	return fmt.Errorf("%s: %w", a.Unmap(), ErrForbidden)
+}
+
+// reachable reports whether a tunnel carries an address.
+func (d *Dialer) reachable(a netip.Addr) bool {
+	a = a.Unmap()
+	return a.IsValid() && a.Zone() == "" && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast() && !a.IsUnspecified() && d.cfg.Reach(a)
 }
 
 // Addrs returns the addresses of a host that may be dialled: an address itself, or
@@ -119,7 +153,7 @@ func (d *Dialer) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 
 func (d *Dialer) lookUp(ctx context.Context, name string) ([]netip.Addr, error) {
 	if !d.cfg.DNS.IsValid() {
-		return nil, errors.New("no --cluster-dns is given")
+		return nil, errNoDNS
 	}
 	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
 	defer cancel()
@@ -133,40 +167,33 @@ func (d *Dialer) lookUp(ctx context.Context, name string) ([]netip.Addr, error) 
 
 // DialTCP connects with a port of a host, an address or a name.
 func (d *Dialer) DialTCP(ctx context.Context, host string, port uint16) (net.Conn, error) {
-	return d.dial(ctx, host, port, d.cfg.Network.DialTCP)
+	return d.dial(ctx, "tcp", host, port)
 }
 
 // DialUDP makes a socket that is connected with a port of a host.
 func (d *Dialer) DialUDP(ctx context.Context, host string, port uint16) (net.Conn, error) {
-	return d.dial(ctx, host, port, d.cfg.Network.DialUDP)
+	return d.dial(ctx, "udp", host, port)
 }
 
 // ListenUDP makes a socket that may send to every address of a family. Whoever
-// sends asks Check.
+// sends asks Targets.
 func (d *Dialer) ListenUDP(v6 bool) (net.PacketConn, error) { return d.cfg.Network.ListenUDP(v6) }
 
-func (d *Dialer) dial(ctx context.Context, host string, port uint16, dial func(context.Context, netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
+func (d *Dialer) dial(ctx context.Context, network, host string, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	addrs, err := d.Addrs(ctx, host)
 	if err != nil {
 		return nil, fmt.Errorf("outbound: %w", err)
 	}
-	for i, a := range addrs {
-		// What is left is shared by the addresses that are left.
-		part, cancel := ctx, context.CancelFunc(func() {})
-		if end, ok := ctx.Deadline(); ok && i < len(addrs)-1 {
-			part, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(addrs)-i))
-		}
-		var c net.Conn
-		c, err = dial(part, netip.AddrPortFrom(a, port))
-		cancel()
-		if err == nil {
-			d.dialled.Add(1)
-			return c, nil
-		}
+	c, err := d.dialAny(ctx, network, addrs, port)
+	switch {
+	case err == nil:
+		d.dialled.Add(1)
+		return c, nil
+	case !errors.Is(err, ErrNoService): // that is counted
+		d.failed.Add(1)
 	}
-	d.failed.Add(1)
 	return nil, fmt.Errorf("outbound: %w", err)
 }
 
@@ -175,7 +202,11 @@ func (d *Dialer) Counters() []dataplane.Counter {
 	const drop = "outbound_drop_total"
 	return []dataplane.Counter{
 		{Name: "outbound_dialled_total", Value: d.dialled.Load()},
+		{Name: "outbound_service_total", Reason: "dialled", Value: d.toService.Load()},
+		{Name: "outbound_service_total", Reason: "next", Value: d.next.Load()},
 		{Name: drop, Reason: "forbidden", Value: d.forbidden.Load()},
+		{Name: drop, Reason: "no_service", Value: d.noService.Load()},
+		{Name: drop, Reason: "no_endpoint", Value: d.noEndpoint.Load()},
 		{Name: drop, Reason: "no_name", Value: d.unnamed.Load()},
 		{Name: drop, Reason: "failed", Value: d.failed.Load()},
 	}

@@ -7,7 +7,8 @@
 //	corax nc ─► local API            ┘     │
 //	                                       └─ names: the cluster's DNS, over the tunnel
 //
-// Only what a tunnel carries is dialled: an address in a subnet of another domain.
+// Only what a tunnel carries is dialled: an address in a subnet of another domain. The
+// address of a Service stands for its ready endpoints, as the API server knows them.
 // Names are looked up first and the addresses checked then, so that no answer of a
 // name server leads to this host or its network.
 package outbound

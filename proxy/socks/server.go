@@ -32,6 +32,10 @@ type Dialer interface {
 	DialTCP(ctx context.Context, host string, port uint16) (net.Conn, error)
 	// Addrs returns the addresses of a host that may be sent to.
 	Addrs(ctx context.Context, host string) ([]netip.Addr, error)
+	// Targets returns where datagrams for an address go.
+	Targets(network string, at netip.AddrPort) ([]netip.AddrPort, error)
+	// ListenUDP makes a socket. Reading from it may fail with ECONNREFUSED in a
+	// *net.OpError that has who refused, and goes on then.
 	ListenUDP(v6 bool) (net.PacketConn, error)
 }
 
@@ -57,7 +61,9 @@ type Server struct {
 	open                               atomic.Int64
 	requests, up, down                 atomic.Uint64
 	full, malformed, denied, forbidden atomic.Uint64
-	failed, datagrams                  atomic.Uint64
+	failed, datagrams, refused         atomic.Uint64
+
+	lookups chan struct{} // names of datagrams that are being looked up
 }
 
 // New makes a Server.
@@ -65,7 +71,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Dialer == nil {
 		return nil, errors.New("socks: no dialer")
 	}
-	s := &Server{cfg: cfg, log: cfg.Log}
+	s := &Server{cfg: cfg, log: cfg.Log, lookups: make(chan struct{}, maxLookups)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -94,6 +100,7 @@ func (s *Server) Counters() []dataplane.Counter {
 		{Name: drop, Reason: "denied", Value: s.denied.Load()},
 		{Name: drop, Reason: "forbidden", Value: s.forbidden.Load()},
 		{Name: drop, Reason: "failed", Value: s.failed.Load()},
+		{Name: drop, Reason: "refused", Value: s.refused.Load()},
 		{Name: drop, Reason: "datagram", Value: s.datagrams.Load()},
 	}
 }
@@ -207,7 +214,7 @@ func replyTo(err error) reply {
 	switch {
 	case errors.Is(err, outbound.ErrForbidden):
 		return replyForbidden
-	case errors.Is(err, outbound.ErrNoName), errors.Is(err, syscall.EHOSTUNREACH):
+	case errors.Is(err, outbound.ErrNoName), errors.Is(err, outbound.ErrNoService), errors.Is(err, syscall.EHOSTUNREACH):
 		return replyNoHost
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return replyRefused

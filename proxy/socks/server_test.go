@@ -41,6 +41,10 @@ func (fake) Addrs(_ context.Context, host string) ([]netip.Addr, error) {
 	return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 }
 
+func (fake) Targets(_ string, at netip.AddrPort) ([]netip.AddrPort, error) {
+	return []netip.AddrPort{at}, nil
+}
+
 func (fake) ListenUDP(bool) (net.PacketConn, error) { return net.ListenPacket("udp4", "127.0.0.1:0") }
 
 // run serves on a port, and joins the server when the test ends.
