@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 
 	"corax/dataplane/key"
@@ -39,6 +40,10 @@ func nodeSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) []*se
 		{
 			flag: "identity-insecure", key: "identityInsecure", def: "false", arg: "bool", parse: boolean(&cfg.Unbound),
 			usage: "say in status that nothing binds endpoint entries to their nodes (Kubernetes before 1.30)",
+		},
+		{
+			flag: "cluster-domain", key: "clusterDomain", def: "cluster.local", arg: "DOMAIN", parse: dnsDomain(&cfg.ClusterDomain),
+			usage: "the cluster's DNS domain, in the names of the proxy's Service",
 		},
 		{
 			flag: "state-dir", key: "stateDir", def: defaultStateDir, arg: "DIR", parse: text(&cfg.StateDir),
@@ -129,6 +134,17 @@ func processSettings(cfg *agentConfig) []*setting {
 		{key: "keyRotation", arg: "DURATION", parse: period(&cfg.KeyRotation)},
 		{key: "enableTunnel", parse: switched(&cfg.Tunnel)},
 		{key: "enableProxy", parse: switched(&cfg.Proxy)},
+	}
+}
+
+// dnsDomain parses a DNS domain, without a dot at its end.
+func dnsDomain(dst *string) func(string) error {
+	return func(s string) error {
+		if !nodeNameForm.MatchString(s) || len(s) > 200 {
+			return fmt.Errorf("%q is not a DNS domain such as cluster.local", s)
+		}
+		*dst = s
+		return nil
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 type kubeCluster struct {
 	*kube.Client
 	audiences []string // of callers' tokens
+	domain    string   // of the cluster's DNS
 	log       *slog.Logger
 }
 
@@ -28,7 +29,8 @@ func newCluster(cfg agentConfig, log *slog.Logger, in inbox) (cluster, error) {
 	c := kube.Config{
 		Kubeconfig: cfg.Kubeconfig, Node: cfg.NodeName, StateDir: cfg.StateDir,
 		UserAgent: "corax-agent/" + versionText(), EnableTunnel: true, EnableProxy: true,
-		HostsFile: cfg.hostsFile(), Log: log, Update: in.put, Changed: in.poke,
+		ClusterDomain: cfg.ClusterDomain,
+		HostsFile:     cfg.hostsFile(), Log: log, Update: in.put, Changed: in.poke,
 	}
 	if cfg.Preset == presetOpenYurt {
 		// Raven's meaning of a missing raven-cfg, and the name that YurtHub caches
@@ -41,7 +43,7 @@ func newCluster(cfg agentConfig, log *slog.Logger, in inbox) (cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return kubeCluster{client, cfg.Front.Audiences, log}, nil
+	return kubeCluster{client, cfg.Front.Audiences, cfg.ClusterDomain, log}, nil
 }
 
 func (c kubeCluster) Publish(e entry) {
@@ -59,7 +61,7 @@ func (c kubeCluster) Problems() []string { return c.State().Problems() }
 // of nodes, the certificate of the proxy's Service and the cluster's authorities.
 func (c kubeCluster) Fronting(f *front.Config) {
 	f.Auth = kubeAuth{c.Client, c.audiences}
-	f.Certificate, f.ServiceNames = c.Certificate, kube.ServingNames(kubeNamespace)
+	f.Certificate, f.ServiceNames = c.Certificate, kube.ServingNames(kubeNamespace, c.domain)
 	f.ClientCAs = c.ClientCAs
 	f.Hostname = c.Hostname
 	f.Names = func(host string) (string, bool) {

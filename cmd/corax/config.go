@@ -23,8 +23,11 @@ type agentConfig struct {
 	Kubeconfig string // file; empty: not given
 	Gateways   string // directory of Gateway objects
 	InCluster  bool   // neither, and this is a pod of a cluster
-	Preset     preset
-	Unbound    bool // nothing keeps a node from writing another's entry
+
+	ClusterDomain string // of the cluster's DNS, in the names of the proxy's Service
+
+	Preset  preset
+	Unbound bool // nothing keeps a node from writing another's entry
 
 	StateDir string
 	Socket   string // of the local API

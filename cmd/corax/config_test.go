@@ -47,7 +47,7 @@ func least(args ...string) []string {
 func defaults() agentConfig {
 	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("10.0.0.4"), port) }
 	return agentConfig{
-		NodeName: "n1", NodeIP: netip.MustParseAddr("10.0.0.4"), Gateways: "dir", Preset: presetStandalone,
+		NodeName: "n1", NodeIP: netip.MustParseAddr("10.0.0.4"), Gateways: "dir", ClusterDomain: "cluster.local", Preset: presetStandalone,
 		StateDir: "/var/lib/corax", Socket: "/run/corax/agent.sock", Datapath: datapathAuto,
 		TunnelPort: 4500, TLSPort: 10280, VXLANPort: 4472, VNI: 200, TUNName: "corax0", UAPI: true,
 		MetricsAddr: at(10283), HealthAddr: at(10284), ProxyTLSAddr: at(10281), ProxyHTTPAddr: at(10282),

@@ -80,6 +80,10 @@ func controllerSettings(c *controllerConfig) []*setting {
 			usage: "node label whose value names the node's domain and NodePool",
 		},
 		{
+			flag: "cluster-domain", def: controller.DefaultClusterDomain, arg: "DOMAIN", parse: dnsDomain(&c.ClusterDomain),
+			usage: "the cluster's DNS domain, in the names of the proxy's Service",
+		},
+		{
 			flag: "cloud-domains", arg: "VALUE", list: true, parse: words(&c.CloudDomains),
 			usage: "values of that label that mean the cloud, where there are no NodePools; may be repeated",
 		},

@@ -48,7 +48,7 @@ func addCertificates(m manager.Manager, cfg Config, _ *guard) error {
 
 func newCertificates(c client.Client, cfg Config) *certificates {
 	return &certificates{
-		client: c, log: cfg.Log, names: names.ServingNames(cfg.Namespace),
+		client: c, log: cfg.Log, names: names.ServingNames(cfg.Namespace, cfg.ClusterDomain),
 		user: "system:serviceaccount:" + cfg.Namespace + ":" + hubAccount,
 	}
 }

@@ -18,6 +18,7 @@ const (
 	DefaultNamespace      = "kube-system"
 	DefaultLeaseNamespace = "corax-leases"
 	DefaultDomainLabel    = "apps.openyurt.io/nodepool"
+	DefaultClusterDomain  = "cluster.local"
 )
 
 // Config says how the controller works. The zero value is usable inside a cluster.
@@ -34,6 +35,9 @@ type Config struct {
 	// DomainLabel is the node label whose value names the node's domain, and its
 	// NodePool; empty means DefaultDomainLabel.
 	DomainLabel string
+	// ClusterDomain is the cluster's DNS domain, in the names of the proxy's Service;
+	// empty means DefaultClusterDomain.
+	ClusterDomain string
 	// CloudDomains are values of DomainLabel that mean the cloud where there is
 	// no NodePool API.
 	CloudDomains []string
@@ -77,6 +81,7 @@ func (cfg Config) withDefaults() (Config, error) {
 		{&cfg.Namespace, DefaultNamespace},
 		{&cfg.LeaseNamespace, DefaultLeaseNamespace},
 		{&cfg.DomainLabel, DefaultDomainLabel},
+		{&cfg.ClusterDomain, DefaultClusterDomain},
 	} {
 		if *d.field == "" {
 			*d.field = d.value
@@ -109,6 +114,7 @@ func (cfg Config) check() error {
 	}
 	bad("namespace", content.IsDNS1123Label(cfg.Namespace))
 	bad("lease namespace", content.IsDNS1123Label(cfg.LeaseNamespace))
+	bad("cluster domain", content.IsDNS1123Subdomain(cfg.ClusterDomain))
 	bad("domain label", content.IsLabelKey(cfg.DomainLabel))
 	for _, n := range []int{cfg.ProxyReplicas, cfg.TunnelReplicas} {
 		if n < 1 || n > v1beta1.MaxReplicas {

@@ -43,6 +43,9 @@ type Config struct {
 	Namespace string
 	// LeaseNamespace is that of the Leases; empty means "corax-leases".
 	LeaseNamespace string
+	// ClusterDomain is the cluster's DNS domain, in the names of the proxy's Service;
+	// empty means "cluster.local".
+	ClusterDomain string
 	// Balancers says that no controller of ours writes the address of a load
 	// balancer into this node's entries, and that the Client does: it takes it from
 	// the Services in Namespace that are labelled as this node's tunnel.

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -41,11 +42,14 @@ const (
 	approvalPatience = 30 * time.Second
 )
 
+// defaultClusterDomain is the DNS domain of most clusters.
+const defaultClusterDomain = "cluster.local"
+
 // ServingNames returns the DNS names that the certificate of the proxy's Service
-// has, and no others.
-func ServingNames(namespace string) []string {
-	s := "x-raven-proxy-internal-svc"
-	return []string{s, s + "." + namespace, s + "." + namespace + ".svc", s + "." + namespace + ".svc.cluster.local"}
+// has, and no others. An empty domain is that of most clusters, cluster.local.
+func ServingNames(namespace, domain string) []string {
+	of := proxyService + "." + namespace
+	return []string{proxyService, of, of + ".svc", of + ".svc." + cmp.Or(domain, defaultClusterDomain)}
 }
 
 // requester is what serving needs of the API server.
@@ -71,7 +75,7 @@ type serving struct {
 
 func newServing(cfg Config, api requester, l *link, log *slog.Logger) *serving {
 	return &serving{
-		api: api, names: ServingNames(cfg.Namespace), link: l, log: log, random: rand.Float64,
+		api: api, names: ServingNames(cfg.Namespace, cfg.ClusterDomain), link: l, log: log, random: rand.Float64,
 		file: statefile.File{Dir: cfg.StateDir, Name: ServingFile, Max: maxServing},
 		why:  errors.New("this node is no front of the proxy"),
 	}

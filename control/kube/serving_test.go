@@ -304,3 +304,17 @@ func FuzzParseServing(f *testing.F) {
 		}
 	})
 }
+
+// TestServingNames: in a cluster of another DNS domain the certificate has that one.
+func TestServingNames(t *testing.T) {
+	for domain, want := range map[string]string{
+		"":                "x-raven-proxy-internal-svc.kube-system.svc.cluster.local",
+		"k8s.example.org": "x-raven-proxy-internal-svc.kube-system.svc.k8s.example.org",
+	} {
+		cfg := Config{Namespace: "kube-system", ClusterDomain: domain}
+		s := newServing(cfg, nil, nil, nil)
+		if len(s.names) != 4 || s.names[3] != want || s.names[2] != "x-raven-proxy-internal-svc.kube-system.svc" {
+			t.Errorf("%q: %q", domain, s.names)
+		}
+	}
+}

@@ -145,7 +145,7 @@ func frontCertificate(t *testing.T, client *kube.Client, state string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range kube.ServingNames("kube-system") {
+	for _, name := range kube.ServingNames("kube-system", "") {
 		if _, err := cert.Leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: name}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

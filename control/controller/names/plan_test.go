@@ -214,3 +214,15 @@ func TestEdge(t *testing.T) {
 		}
 	}
 }
+
+// TestServingNames must say what fronts ask for, to the letter: the agents' side has
+// the same test.
+func TestServingNames(t *testing.T) {
+	for _, domain := range []string{"cluster.local", "k8s.example.org"} {
+		const of = "x-raven-proxy-internal-svc"
+		want := []string{of, of + ".kube-system", of + ".kube-system.svc", of + ".kube-system.svc." + domain}
+		if diff := cmp.Diff(want, names.ServingNames("kube-system", domain)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}

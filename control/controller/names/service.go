@@ -155,8 +155,9 @@ func slicesOf(s *corev1.Service, fronts []Front, list []corev1.ServicePort) []*d
 	return out
 }
 
-// ServingNames returns the DNS names under which the Service is asked for over TLS.
-func ServingNames(namespace string) []string {
+// ServingNames returns the DNS names under which the Service is asked for over TLS,
+// in a cluster with that DNS domain.
+func ServingNames(namespace, domain string) []string {
 	of := ServiceName + "." + namespace
-	return []string{ServiceName, of, of + ".svc", of + ".svc.cluster.local"}
+	return []string{ServiceName, of, of + ".svc", of + ".svc." + domain}
 }
