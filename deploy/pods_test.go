@@ -31,6 +31,7 @@ type podSpec struct {
 		RunAsNonRoot   *bool          `yaml:"runAsNonRoot"`
 		RunAsUser      *int           `yaml:"runAsUser"`
 		SeccompProfile map[string]any `yaml:"seccompProfile"`
+		Sysctls        []sysctl       `yaml:"sysctls"`
 	} `yaml:"securityContext"`
 	Affinity struct {
 		NodeAffinity struct {
@@ -41,6 +42,11 @@ type podSpec struct {
 	} `yaml:"affinity"`
 	Containers []container      `yaml:"containers"`
 	Volumes    []map[string]any `yaml:"volumes"`
+}
+
+type sysctl struct {
+	Name  string `yaml:"name"`
+	Value string `yaml:"value"`
 }
 
 type selectorTerm struct {
@@ -94,6 +100,7 @@ func TestPods(t *testing.T) {
 			var w workload
 			o.into(t, &w)
 			pod := &w.Spec.Template.Spec
+			checkSysctls(t, o, pod, o.Kind == "DaemonSet" && dir == "manifests/profiles/unprivileged")
 			netAdmin := o.Kind == "DaemonSet" && dir != "manifests/profiles/unprivileged"
 			state := "/var/lib/corax"
 			if dir == "manifests/presets/openyurt" {
@@ -104,6 +111,21 @@ func TestPods(t *testing.T) {
 				t.Errorf("%s: %d replicas", o.id(), w.Spec.Replicas)
 			}
 		}
+	}
+}
+
+// checkSysctls: an agent without privileges may ping, and nothing else is set. In the
+// host's network nothing can be. The kubelet, and PodSecurity "restricted", take what
+// is safe only; that this one is, see
+// https://kubernetes.io/docs/concepts/security/pod-security-standards/.
+func checkSysctls(t *testing.T, o *object, pod *podSpec, pings bool) {
+	t.Helper()
+	var want []sysctl
+	if pings {
+		want = []sysctl{{"net.ipv4.ping_group_range", "0 2147483647"}}
+	}
+	if !slices.Equal(pod.SecurityContext.Sysctls, want) {
+		t.Errorf("%s: %s: sysctls %v", o.file, o.id(), pod.SecurityContext.Sysctls)
 	}
 }
 

@@ -45,6 +45,11 @@ func TestRefused(t *testing.T) {
 		{name: "another namespace", namespace: "corax", want: "kube-system"},
 		{name: "the key of CONNECT on edges", values: "{preset: openyurt, proxy: {connect: {existingSecret: egress}}}", want: "every edge node"},
 		{name: "the cluster for everybody", values: "proxy: {connect: {existingSecret: egress, cluster: [10.96.0.0/12]}}", want: "proxy.connect.clients"},
+		{name: "an address of CONNECT that is none", values: "proxy: {connect: {clusterIP: front}}", want: "clusterIP"},
+		{name: "two kubelet CAs", values: "proxy: {kubeletCA: {configMap: a, file: /b}}", want: "which of them"},
+		{name: "a kubelet CA that is no file", values: "proxy: {kubeletCA: {file: ca.crt}}", want: "file"},
+		{name: "a cluster domain with a dot", values: "clusterDomain: cluster.local.", want: "clusterDomain"},
+		{name: "a mount to nowhere", values: "agent: {extraVolumeMounts: [{name: x}]}", want: "mountPath"},
 		{name: "openyurt without its ports", values: "{preset: openyurt, agent: {profile: unprivileged}}", want: "net-admin"},
 	}
 	for _, tt := range tests {
@@ -70,7 +75,7 @@ func TestRendered(t *testing.T) {
 				`enable-l7-proxy: "true"`, `enable-l3-tunnel: "false"`, `acl-entry: ""`, "kind: CustomResourceDefinition",
 				"helm.sh/resource-policy: keep", "--state-dir=/var/lib/corax/state", "helm.sh/hook: pre-delete", `image: "corax:0.1.0"`,
 			},
-			not: []string{"--cluster-id", "--take-over", "--psk-file", "KUBERNETES_SERVICE_HOST", "kind: Secret", "PodMonitor", "system:nodes\n", "--proxy-connect", "--proxy-audience"},
+			not: []string{"--cluster-id", "--take-over", "--psk-file", "KUBERNETES_SERVICE_HOST", "kind: Secret", "PodMonitor", "system:nodes\n", "--proxy-connect", "--proxy-audience", "--kubelet-ca", "--cluster-domain", "sysctls", "x-raven-proxy-connect"},
 		},
 		{
 			name:   "the owner's names",
@@ -126,12 +131,32 @@ func TestRendered(t *testing.T) {
 			not:    []string{"hostNetwork", "hostPath", "NET_ADMIN", "runAsUser: 0"},
 		},
 		{
+			name:   "a kubelet CA",
+			values: "{clusterDomain: k8s.example.org, proxy: {kubeletCA: {configMap: kubelets, key: ca.pem}}}",
+			want: []string{
+				"--kubelet-ca=/etc/corax/kubelet-ca/ca.crt", "name: kubelets\n            items:\n              - key: ca.pem\n                path: ca.crt",
+				"mountPath: /etc/corax/kubelet-ca", "- --cluster-domain=k8s.example.org", "--domain-label=apps.openyurt.io/nodepool\n            - --cluster-domain=k8s.example.org",
+			},
+		},
+		{
+			name: "a kubelet CA in a file",
+			values: "{proxy: {kubeletCA: {file: /etc/pki/ca.pem}}, agent: {extraVolumes: [{name: pki, hostPath: {path: /etc/pki, type: Directory}}], " +
+				"extraVolumeMounts: [{name: pki, mountPath: /etc/pki, readOnly: true}]}}",
+			want: []string{"--kubelet-ca=/etc/pki/ca.pem", "path: /etc/pki\n            type: Directory", "- mountPath: /etc/pki\n              name: pki\n              readOnly: true"},
+		},
+		{
 			name:   "CONNECT",
-			values: "proxy: {audiences: [corax], connect: {existingSecret: egress, clients: [kube-apiserver], cluster: [10.96.0.0/12, 'fd00::/108'], socket: /var/lib/corax/connect.sock}}",
+			values: "proxy: {audiences: [corax], connect: {existingSecret: egress, clusterIP: 10.96.0.8, clients: [kube-apiserver], cluster: [10.96.0.0/12, 'fd00::/108'], socket: /var/lib/corax/connect.sock}}",
 			want: []string{
 				"secretName: egress", "--proxy-connect-cert=/etc/corax/connect/tls.crt", "--proxy-connect-client-ca=/etc/corax/connect/ca.crt",
 				"--proxy-connect-client=kube-apiserver", "--proxy-connect-cluster=10.96.0.0/12", "--proxy-connect-cluster=fd00::/108", "--proxy-connect-socket=/var/lib/corax/connect.sock", "--proxy-audience=corax",
+				"name: x-raven-proxy-connect\n  namespace: kube-system", "clusterIP: \"10.96.0.8\"\n  ports:\n    - name: connect\n      port: 10295\n      targetPort: 10295",
 			},
+		},
+		{
+			name:   "CONNECT by a socket alone",
+			values: "proxy: {connect: {socket: /var/lib/corax/connect.sock}}",
+			not:    []string{"x-raven-proxy-connect"},
 		},
 		{
 			name:   "no CRD",
@@ -200,10 +225,15 @@ func TestNotes(t *testing.T) {
 	}{
 		{
 			name: "defaults",
-			want: []string{"kubectl get gateways", "by node name): on", "pod to pod):              off", "kubectl delete crd"},
-			not:  []string{"WARNING"},
+			want: []string{
+				"kubectl get gateways", "by node name): on", "pod to pod):              off", "kubectl delete crd",
+				"corax doctor --node", "--hosts /var/lib/corax/state/hosts", "docs/proxy.md", "\"Steer the API server\", \"metrics-server\", \"Prometheus\"",
+			},
+			not: []string{"WARNING", "x-raven-proxy-connect"},
 		},
-		{name: "openyurt", values: "preset: openyurt", want: []string{"raven-agent-ds", "libreswan"}, not: []string{"kubectl delete crd"}},
+		{name: "no proxy mode", values: "controller: {enableProxy: false}", not: []string{"corax doctor", "docs/proxy.md"}},
+		{name: "CONNECT", values: "proxy: {connect: {existingSecret: egress}}", want: []string{"get service x-raven-proxy-connect"}},
+		{name: "openyurt", values: "preset: openyurt", want: []string{"raven-agent-ds", "libreswan", "--hosts /var/lib/raven/corax/hosts"}, not: []string{"kubectl delete crd"}},
 		{name: "unbound", values: "identity: {insecure: true}", kubernetes: "1.29.0", want: []string{"WARNING: Kubernetes v1.29.0"}},
 		{name: "the secret that everybody knows", values: "vpn: {psk: OPENYURT-RAVEN-AGENT-VPN-PSK}", want: []string{"WARNING: vpn.psk"}},
 		{name: "no health checks", values: "accessControlListEntry: 203.0.113.0/24", want: []string{"WARNING: accessControlListEntry"}},

@@ -97,6 +97,11 @@ spec:
         runAsUser: 65532
         runAsGroup: 65532
         fsGroup: 65532
+        # The agent sends pods' pings on without a capability. It is a safe sysctl,
+        # which PodSecurity "restricted" allows too.
+        sysctls:
+          - name: net.ipv4.ping_group_range
+            value: "0 2147483647"
         {{- end }}
       containers:
         - name: agent
@@ -124,6 +129,14 @@ spec:
             {{- if ne .cloud "not" }}
             {{- range $values.proxy.audiences }}
             - --proxy-audience={{ . }}
+            {{- end }}
+            {{- if $values.proxy.kubeletCA.configMap }}
+            - --kubelet-ca=/etc/corax/kubelet-ca/ca.crt
+            {{- else if $values.proxy.kubeletCA.file }}
+            - --kubelet-ca={{ $values.proxy.kubeletCA.file }}
+            {{- end }}
+            {{- if ne $values.clusterDomain "cluster.local" }}
+            - --cluster-domain={{ $values.clusterDomain }}
             {{- end }}
             {{- if $values.proxy.connect.existingSecret }}
             - --proxy-connect-cert=/etc/corax/connect/tls.crt
@@ -239,6 +252,14 @@ spec:
               mountPath: /etc/corax/psk
               readOnly: true
             {{- end }}
+            {{- if and $values.proxy.kubeletCA.configMap (ne .cloud "not") }}
+            - name: kubelet-ca
+              mountPath: /etc/corax/kubelet-ca
+              readOnly: true
+            {{- end }}
+            {{- with $values.agent.extraVolumeMounts }}
+            {{- toYaml . | nindent 12 }}
+            {{- end }}
       volumes:
         - name: state
           {{- if $host }}
@@ -270,5 +291,16 @@ spec:
           secret:
             secretName: {{ include "corax.secret" $root }}
             defaultMode: 0440
+        {{- end }}
+        {{- if and $values.proxy.kubeletCA.configMap (ne .cloud "not") }}
+        - name: kubelet-ca
+          configMap:
+            name: {{ $values.proxy.kubeletCA.configMap }}
+            items:
+              - key: {{ $values.proxy.kubeletCA.key }}
+                path: ca.crt
+        {{- end }}
+        {{- with $values.agent.extraVolumes }}
+        {{- toYaml . | nindent 8 }}
         {{- end }}
 {{- end }}

@@ -68,6 +68,9 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "corax.hubAccount" . }
 {{- if and (eq .Values.preset "openyurt") .Values.proxy.connect.existingSecret }}
 {{- fail "preset openyurt has one DaemonSet: the key of proxy.connect.existingSecret would lie on every edge node. Use proxy.connect.socket" }}
 {{- end }}
+{{- if and .Values.proxy.kubeletCA.configMap .Values.proxy.kubeletCA.file }}
+{{- fail "proxy.kubeletCA has a configMap and a file: which of them counts?" }}
+{{- end }}
 {{- if and .Values.proxy.connect.existingSecret .Values.proxy.connect.cluster (not .Values.proxy.connect.clients) }}
 {{- fail "proxy.connect.cluster needs proxy.connect.clients: else whoever has a certificate of ca.crt reaches all Services and Pods" }}
 {{- end }}
