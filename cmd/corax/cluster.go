@@ -54,6 +54,9 @@ type cluster interface {
 	// Haste has this node's Lease renewed more often, while somebody who should
 	// be active does not answer.
 	Haste(on bool)
+	// Endpoints are the ready endpoints of the Service that has an address, and a port
+	// of "tcp" or "udp".
+	Endpoints(network string, at netip.AddrPort) ([]netip.AddrPort, error)
 	// Server is the address of the API server; zero while that is not known.
 	Server() netip.Addr
 	// Connected reports whether the API server is there, and since when.

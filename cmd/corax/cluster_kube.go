@@ -30,6 +30,7 @@ func newCluster(cfg agentConfig, log *slog.Logger, in inbox) (cluster, error) {
 		Kubeconfig: cfg.Kubeconfig, Node: cfg.NodeName, StateDir: cfg.StateDir,
 		UserAgent: "corax-agent/" + versionText(), EnableTunnel: true, EnableProxy: true,
 		ClusterDomain: cfg.ClusterDomain,
+		Services:      len(cfg.ServiceCIDRs) > 0,
 		HostsFile:     cfg.hostsFile(), Log: log, Update: in.put, Changed: in.poke,
 	}
 	if cfg.Preset == presetOpenYurt {

@@ -61,6 +61,7 @@ type agentConfig struct {
 	SOCKSUsers    map[string]string      // passwords by user; empty: nobody is asked
 	ClusterDNS    netip.AddrPort         // zero: names are not looked up
 	Forwards      []outbound.Map         // from the start
+	ServiceCIDRs  []netip.Prefix         // of Services that programs of this node reach; empty: none
 
 	MemoryProfile profileName
 
@@ -109,6 +110,9 @@ func (c *agentConfig) Validate() error {
 	}
 	if len(c.HostSources) > 2 || len(c.HostSources) == 2 && c.HostSources[0].Is4() == c.HostSources[1].Is4() {
 		add("--host-source: more than one address of a family")
+	}
+	if len(c.ServiceCIDRs) > 0 && c.Gateways != "" {
+		add("--service-cidr needs a cluster: with --gateways nobody says what is behind the address of a Service")
 	}
 	errs = append(errs, c.validateSource()...)
 	errs = append(errs, c.validateListeners()...)

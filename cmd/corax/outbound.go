@@ -40,6 +40,7 @@ func (a *agent) buildOutbound() error {
 	var err error
 	if o.dialer, err = outbound.NewDialer(outbound.Config{
 		Log: a.log, Network: network, Reach: a.remote, DNS: a.cfg.ClusterDNS,
+		ServiceCIDRs: a.cfg.ServiceCIDRs, Endpoints: a.endpoints,
 	}); err != nil {
 		return err
 	}
@@ -67,6 +68,14 @@ func (a *agent) buildOutbound() error {
 func (a *agent) remote(addr netip.Addr) bool {
 	r, ok := a.fabric.Lookup(addr)
 	return ok && (r.Via == dataplane.ViaWireGuard || r.Via == dataplane.ViaVXLAN) && !key.OverlayPrefix.Contains(addr)
+}
+
+// endpoints are what is behind the address of a Service.
+func (a *agent) endpoints(network string, at netip.AddrPort) ([]netip.AddrPort, error) {
+	if a.cluster == nil {
+		return nil, errors.New("without a cluster nobody knows the Services")
+	}
+	return a.cluster.Endpoints(network, at)
 }
 
 // Run serves until ctx ends.

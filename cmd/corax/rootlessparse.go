@@ -37,6 +37,10 @@ func rootlessSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) [
 			usage: "name server in a subnet of another domain, for names that programs of this node ask for",
 		},
 		{
+			flag: "service-cidr", key: "serviceCIDRs", arg: "CIDR", list: true, parse: prefixes(&cfg.ServiceCIDRs),
+			usage: "addresses of Services, which programs of this node reach through the proxies too; with a cluster, whose Services are read then",
+		},
+		{
 			flag: "forward", key: "forwards", arg: "tcp|udp/LISTEN=HOST:PORT", list: true, parse: portMaps(&cfg.Forwards),
 			usage: "listen for programs of this node, and connect them with a port of another domain; may be repeated",
 		},

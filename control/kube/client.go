@@ -50,6 +50,9 @@ type Config struct {
 	// balancer into this node's entries, and that the Client does: it takes it from
 	// the Services in Namespace that are labelled as this node's tunnel.
 	Balancers bool
+	// Services has the Services of the cluster and their endpoints read, for
+	// [Client.Endpoints].
+	Services bool
 	// HostsFile is where the names of nodes are written on a node of the control
 	// plane, for its API server; empty: nowhere.
 	HostsFile string
@@ -80,6 +83,7 @@ type Client struct {
 	gateways  *gatewayStore
 	settings  *settingsStore
 	balancers *balancerStore
+	services  services
 	publisher *publisher
 	keeper    *keeper
 
@@ -164,6 +168,9 @@ func (c *Client) Run(ctx context.Context) error {
 	// A name that is too long for a label has no Service either.
 	if c.cfg.Balancers && len(c.cfg.Node) <= validation.LabelValueMaxLength {
 		g.Go(func() error { return c.api.watchBalancers(ctx, c.cfg.Node, c.balancers) })
+	}
+	if c.cfg.Services {
+		g.Go(func() error { return c.api.watchServices(ctx, &c.services) })
 	}
 	g.Go(func() error { return c.publisher.run(ctx) })
 	g.Go(func() error { return c.keeper.run(ctx) })

@@ -41,13 +41,15 @@ const (
 	settingsPath = "/api/v1/namespaces/kube-system/configmaps"
 	servicesPath = "/api/v1/namespaces/kube-system/services"
 	nodesPath    = "/api/v1/nodes"
+	allServices  = "/api/v1/services"
+	slicesPath   = "/apis/discovery.k8s.io/v1/endpointslices"
 	leasesPath   = "/apis/coordination.k8s.io/v1/namespaces/corax-leases/leases"
 )
 
 func newFakeAPI(t *testing.T) *fakeAPI {
 	f := &fakeAPI{
 		t: t, version: 100, watchers: map[chan string]string{}, agents: map[string]bool{}, refuse: map[string]int{},
-		objects: map[string]map[string]string{gatewaysPath: {}, settingsPath: {}, servicesPath: {}, nodesPath: {}, leasesPath: {}},
+		objects: map[string]map[string]string{gatewaysPath: {}, settingsPath: {}, servicesPath: {}, nodesPath: {}, leasesPath: {}, allServices: {}, slicesPath: {}},
 	}
 	f.addr = "127.0.0.1:0"
 	f.start()
@@ -189,7 +191,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func cutObject(p string) (collection, name string, ok bool) {
-	for _, c := range []string{gatewaysPath, settingsPath, servicesPath, nodesPath, leasesPath} {
+	for _, c := range []string{gatewaysPath, settingsPath, servicesPath, nodesPath, leasesPath, allServices, slicesPath} {
 		if p == c {
 			return c, "", true
 		}
@@ -213,7 +215,9 @@ func (f *fakeAPI) list(w http.ResponseWriter, path string, q url.Values) {
 	switch path {
 	case settingsPath:
 		kind, group = "ConfigMapList", "v1"
-	case servicesPath:
+	case slicesPath:
+		kind, group = "EndpointSliceList", "discovery.k8s.io/v1"
+	case servicesPath, allServices:
 		kind, group = "ServiceList", "v1"
 	case nodesPath:
 		kind, group = "NodeList", "v1"

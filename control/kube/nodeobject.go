@@ -32,11 +32,7 @@ type nodeObject struct {
 }
 
 // nodeList is an answer to a list request.
-type nodeList struct {
-	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata"`
-	Items           []*nodeObject `json:"items"`
-}
+type nodeList = objects[*nodeObject]
 
 // UnmarshalJSON reads what is used of a Node. It never fails for what one field
 // holds, so that no node keeps the others from being read.
@@ -70,13 +66,5 @@ func (n *nodeObject) UnmarshalJSON(data []byte) error {
 // DeepCopyObject returns a copy that shares no memory that either writes to.
 func (n *nodeObject) DeepCopyObject() runtime.Object {
 	c := *n
-	return &c
-}
-
-// DeepCopyObject returns a copy of the list; its items are shared, and never
-// changed.
-func (l *nodeList) DeepCopyObject() runtime.Object {
-	c := *l
-	c.Items = append([]*nodeObject(nil), l.Items...)
 	return &c
 }

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"golang.org/x/sync/errgroup"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -51,6 +53,9 @@ type server struct {
 	params   runtime.ParameterCodec
 	link     *link
 
+	services, slices rest.Interface // of all namespaces
+	serviceParams    runtime.ParameterCodec
+
 	namespace, leaseNamespace string
 }
 
@@ -68,6 +73,7 @@ func newServer(cfg Config, rc *rest.Config, l *link) (*server, error) {
 		return nil, err
 	}
 	codecs := serializer.NewCodecFactory(scheme)
+	whole := newServiceScheme()
 	client := func(gv schema.GroupVersion, change func(*rest.Config)) (rest.Interface, error) {
 		c := rest.CopyConfig(rc)
 		c.UserAgent, c.WarningHandler = cfg.UserAgent, rest.NoWarnings{}
@@ -86,12 +92,13 @@ func newServer(cfg Config, rc *rest.Config, l *link) (*server, error) {
 		}
 		return rest.RESTClientFor(c)
 	}
-	s := &server{params: runtime.NewParameterCodec(scheme), link: l, namespace: cfg.Namespace, leaseNamespace: cfg.LeaseNamespace}
+	s := &server{params: runtime.NewParameterCodec(scheme), serviceParams: runtime.NewParameterCodec(whole), link: l, namespace: cfg.Namespace, leaseNamespace: cfg.LeaseNamespace}
 	// Over HTTP/2 requests would wait on a connection whose path is dead until pings
 	// have found that out, longer than a Lease lasts. Over HTTP/1.1 one that times
 	// out closes its connection.
 	alone := func(c *rest.Config) { c.NextProtos = []string{"http/1.1"} }
 	reviews := func(c *rest.Config) { c.QPS, c.Burst = reviewRate, reviewBurst }
+	lean := func(c *rest.Config) { c.NegotiatedSerializer = serializer.NewCodecFactory(whole).WithoutConversion() }
 	for _, r := range []struct {
 		to     *rest.Interface
 		gv     schema.GroupVersion
@@ -103,6 +110,8 @@ func newServer(cfg Config, rc *rest.Config, l *link) (*server, error) {
 		{&s.tokens, authenticationv1.SchemeGroupVersion, reviews},
 		{&s.access, authorizationv1.SchemeGroupVersion, reviews},
 		{&s.requests, certificatesv1.SchemeGroupVersion, nil},
+		{&s.services, corev1.SchemeGroupVersion, lean},
+		{&s.slices, discoveryv1.SchemeGroupVersion, lean},
 	} {
 		if *r.to, err = client(r.gv, r.change); err != nil {
 			return nil, err
@@ -128,6 +137,19 @@ func newScheme() (*runtime.Scheme, error) {
 	s.AddKnownTypes(coordinationv1.SchemeGroupVersion, &coordinationv1.Lease{})
 	metav1.AddToGroupVersion(s, coordinationv1.SchemeGroupVersion)
 	return s, nil
+}
+
+// newServiceScheme has the Services and EndpointSlices of the whole cluster, of which
+// little is kept.
+func newServiceScheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	s.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Service"), &serviceObject{})
+	s.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("ServiceList"), &serviceList{})
+	metav1.AddToGroupVersion(s, corev1.SchemeGroupVersion)
+	s.AddKnownTypeWithName(discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), &sliceObject{})
+	s.AddKnownTypeWithName(discoveryv1.SchemeGroupVersion.WithKind("EndpointSliceList"), &sliceList{})
+	metav1.AddToGroupVersion(s, discoveryv1.SchemeGroupVersion)
+	return s
 }
 
 // watchGateways keeps the store like the cluster until ctx is done.
@@ -175,6 +197,26 @@ func (s *server) watchNodes(ctx context.Context, store *nodeNames) error {
 	}
 	reflect(ctx, lw, &nodeObject{}, store)
 	return nil
+}
+
+// watchServices keeps the store like the Services of the cluster and their endpoints
+// until ctx is done.
+func (s *server) watchServices(ctx context.Context, store *services) error {
+	var g errgroup.Group
+	g.Go(func() error {
+		lw := &source{
+			client: s.services, params: s.serviceParams, resource: "services", list: func() runtime.Object { return &serviceList{} },
+			tell: s.link.services, page: nodePage,
+		}
+		reflect(ctx, lw, &serviceObject{}, store.serviceStore())
+		return nil
+	})
+	lw := &source{
+		client: s.slices, params: s.serviceParams, resource: "endpointslices", list: func() runtime.Object { return &sliceList{} },
+		tell: s.link.slices, page: nodePage,
+	}
+	reflect(ctx, lw, &sliceObject{}, store.sliceStore())
+	return g.Wait()
 }
 
 // readNode returns a node.
@@ -255,17 +297,24 @@ func (s *source) ListWithContext(ctx context.Context, o metav1.ListOptions) (run
 
 // rest reads the pages after the first and adds them to it.
 func (s *source) rest(ctx context.Context, o metav1.ListOptions, first runtime.Object) error {
-	l, ok := first.(*nodeList)
-	for ok && l.Continue != "" {
-		o.Continue = l.Continue
-		next := &nodeList{}
+	l, ok := first.(paged)
+	for ok && l.more() != "" {
+		o.Continue = l.more()
+		next := l.empty()
 		if err := s.request(&o).Do(ctx).Into(next); err != nil {
 			return err
 		}
-		l.Items = append(l.Items, next.Items...)
-		l.ListMeta = next.ListMeta
+		l.add(next)
 	}
 	return nil
+}
+
+// paged is a list that is read in parts.
+type paged interface {
+	runtime.Object
+	more() string // where the next part begins; empty: there is none
+	empty() paged
+	add(next runtime.Object)
 }
 
 // WatchWithContext begins a watch.

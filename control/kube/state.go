@@ -52,6 +52,9 @@ type State struct {
 	ServingErr string
 	// ServingUntil is when that certificate lapses; zero without one.
 	ServingUntil time.Time
+	// ServicesErr and SlicesErr are why the Services of the cluster, or their
+	// endpoints, cannot be read where they are wanted.
+	ServicesErr, SlicesErr string
 	// HostsErr is why the hosts file of a control plane cannot be kept.
 	HostsErr string
 	// Lease is "active" or "candidate" while a Lease is kept, else empty.
@@ -85,6 +88,8 @@ func (s State) Problems() []string {
 		{"the Hostname addresses of nodes cannot be read, the proxy knows nodes by their own names alone", s.NodesErr},
 		{"no serving certificate for the proxy, TLS cannot end at this front (it is passed through as ever)", s.servingErr()},
 		{"the serving certificate of the proxy cannot be renewed, it lapses at " + stamp(s.ServingUntil), s.renewalErr()},
+		{"the Services cannot be read, their addresses lead where they led last", s.ServicesErr},
+		{"the EndpointSlices cannot be read, addresses of Services lead where they led last", s.SlicesErr},
 		{"the hosts file for this node's API server cannot be kept", s.HostsErr},
 	} {
 		if e.err != "" {
@@ -203,6 +208,16 @@ func (l *link) balancers(err error) {
 // nodes notes what became of a request for Nodes, as settings does.
 func (l *link) nodes(err error) {
 	l.update(func(s *State) { answered(&s.NodesErr, err) })
+}
+
+// services and slices note what became of a request for Services and EndpointSlices,
+// as settings does.
+func (l *link) services(err error) {
+	l.update(func(s *State) { answered(&s.ServicesErr, err) })
+}
+
+func (l *link) slices(err error) {
+	l.update(func(s *State) { answered(&s.SlicesErr, err) })
 }
 
 // hosts notes what became of keeping the hosts file.
