@@ -100,6 +100,7 @@ type Site struct {
 	refused limitedICMP
 	joiners joiners
 	waiting attempts
+	sockets sync.Map // of netip.AddrPort: *udpSocket, of programs of this site
 
 	ctx     context.Context // of every handler; cancelled by Close
 	cancel  context.CancelFunc

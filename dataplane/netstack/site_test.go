@@ -34,6 +34,12 @@ func (h *asker) Lost(l Lost) {
 func siteNoLeaks(t *testing.T, cfg SiteConfig) *Site {
 	t.Helper()
 	noLeaks(t)
+	return runSite(t, cfg)
+}
+
+// runSite runs a Site until the test ends.
+func runSite(t *testing.T, cfg SiteConfig) *Site {
+	t.Helper()
 	s, err := NewSite(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -194,14 +194,6 @@ func (s *Site) WriteEcho(from, to netip.Addr, id, seq uint16, payload []byte) er
 // Lost is a datagram that its receiver had no socket for.
 type Lost struct{ From, To netip.AddrPort }
 
-// lost looks for an ICMP error about a datagram that [Site.WriteUDP] sent; gVisor
-// knows of no socket that it could tell.
-func (s *Site) lost(p []byte) {
-	if l, ok := parseLost(p); ok {
-		s.cfg.Handler.Lost(l)
-	}
-}
-
 // parseLost reads an ICMP port unreachable about a UDP datagram. Its checksum was
 // not verified; who forges one could as well send a right one.
 func parseLost(p []byte) (Lost, bool) {

@@ -1,14 +1,11 @@
 package netstack
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -91,29 +88,4 @@ func (s *Site) write(from, to netip.Addr, protocol tcpip.TransportProtocolNumber
 		return fail(err)
 	}
 	return nil
-}
-
-// ListenUDP makes a socket on a port of an address inside this node's own subnets,
-// for programs of this site. Its addresses are *net.UDPAddr.
-func (s *Site) ListenUDP(from netip.Addr) (net.PacketConn, error) {
-	local := tcpip.FullAddress{NIC: siteNIC, Addr: address(from)}
-	c, err := gonet.DialUDP(s.stack, &local, nil, network(from))
-	if err != nil {
-		return nil, fmt.Errorf("netstack: listen on UDP %s: %w", from, err)
-	}
-	return c, nil
-}
-
-// DialUDP makes such a socket that is connected to an address. It does not notice
-// ICMP errors.
-func (s *Site) DialUDP(_ context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
-	if !to.IsValid() || from.Is4() != to.Addr().Is4() {
-		return nil, fmt.Errorf("netstack: dial UDP %s from %s: not of one family", to, from)
-	}
-	local, remote := tcpip.FullAddress{NIC: siteNIC, Addr: address(from)}, fullAddress(to)
-	c, err := gonet.DialUDP(s.stack, &local, &remote, network(from))
-	if err != nil {
-		return nil, fmt.Errorf("netstack: dial UDP %s: %w", to, err)
-	}
-	return c, nil
 }
