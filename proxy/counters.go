@@ -32,6 +32,7 @@ type Counters struct {
 	Stalls atomic.Uint64
 
 	refused [codeBound]atomic.Uint64
+	ended   endCounts
 	mu      sync.Mutex
 	fronts  map[string]uint64
 	stages  map[Stage]Latency
@@ -80,6 +81,7 @@ func (c *Counters) Took(s Stage, d time.Duration) {
 type Counts struct {
 	Requests map[string]uint64 // by front, every one; "edge" are streams that were served
 	Refused  map[Code]uint64   // every code
+	Ended    map[End]uint64    // every end: streams that were broken off here
 	Stages   map[Stage]Latency // every stage
 	Up, Down uint64
 	Stalls   uint64
@@ -89,7 +91,7 @@ type Counts struct {
 func (c *Counters) Snapshot() Counts {
 	s := Counts{
 		Requests: map[string]uint64{"tls": 0, "http": 0, "connect": 0, "edge": 0}, Refused: map[Code]uint64{}, Stages: map[Stage]Latency{},
-		Up: c.Up.Load(), Down: c.Down.Load(), Stalls: c.Stalls.Load(),
+		Ended: c.ended.snapshot(), Up: c.Up.Load(), Down: c.Down.Load(), Stalls: c.Stalls.Load(),
 	}
 	for _, code := range Codes() {
 		s.Refused[code] = c.refused[code].Load()

@@ -29,11 +29,18 @@ type Limits struct {
 	// what they copy with. As it fills, new streams get smaller buffers, of 104 KiB
 	// in all at the least, and are refused when those do not fit. Zero means no bound.
 	Memory int64
+	// Idle is how long nothing may move on a stream, in either direction; zero means
+	// four hours, as a kubelet has it.
+	Idle time.Duration
 }
+
+// defaultIdle is a kubelet's --streaming-connection-idle-timeout.
+const defaultIdle = 4 * time.Hour
 
 func (l Limits) normal() Limits {
 	l.Streams = cmp.Or(max(l.Streams, 0), 4096)
 	l.PerCaller = cmp.Or(max(l.PerCaller, 0), (l.Streams+1)/2)
+	l.Idle = cmp.Or(max(l.Idle, 0), defaultIdle)
 	return l
 }
 
@@ -86,6 +93,8 @@ type Stream struct {
 	info  StreamInfo
 	ends  [2]end  // caller and node
 	flows [2]flow // from the caller, from the node
+	moved time.Time
+	idle  *time.Timer // nil: nobody waits for that
 }
 
 // Open enters a stream; its ID, and Started when zero, are filled in. Beyond a
@@ -136,6 +145,7 @@ func (s *Stream) Info() StreamInfo {
 
 // Close takes the stream out. Closing it twice does nothing.
 func (s *Stream) Close() {
+	s.stopIdle()
 	l := s.live
 	l.mu.Lock()
 	defer l.mu.Unlock()

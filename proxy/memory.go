@@ -53,8 +53,9 @@ func (l Limits) memory() int64 {
 // buffers fit. The registry is locked.
 func (l *Live) enter(s *Stream) error {
 	most := l.limits.memory()
-	for i, z := range sizes() {
-		if l.held+z.cost() <= most>>(len(sizes())-1-i) {
+	all := sizes()
+	for i, z := range all {
+		if l.held+z.cost() <= most>>(len(all)-1-i) {
 			l.held += z.cost()
 			s.size, s.charged = z, z.cost()
 			return nil
@@ -174,6 +175,8 @@ type flow struct {
 func (s *Stream) Passed(fromNode bool, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
+	s.moved = now
 	from, to, f := &s.ends[0], &s.ends[1], &s.flows[0]
 	if fromNode {
 		from, to, f = to, from, &s.flows[1]
@@ -186,7 +189,6 @@ func (s *Stream) Passed(fromNode bool, n int) {
 	if f.passed < 4*size {
 		return
 	}
-	now := time.Now()
 	fast := now.Sub(f.since) <= growWithin
 	f.passed, f.since = 0, now
 	want := max(2*size, sizes()[0].receive)

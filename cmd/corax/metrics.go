@@ -80,6 +80,8 @@ func counterHelp(name string) string {
 		return "Changes of paths to peers, by their cause."
 	case "proxy_streams":
 		return "Streams of proxy mode that are open."
+	case "proxy_ended_total":
+		return "Streams of proxy mode that were broken off here, by reason."
 	case "proxy_memory_bytes":
 		return "Bytes that the open streams of proxy mode may hold."
 	case "proxy_stalls_total":

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"corax/control"
 	"corax/dataplane"
@@ -36,7 +38,7 @@ type proxyMode struct {
 
 // buildProxy makes what fronts and edge share. It needs the stack.
 func (a *agent) buildProxy() error {
-	p := &proxyMode{live: proxy.NewLive(streamLimits()), counters: new(proxy.Counters), pool: new(splice.Pool)}
+	p := &proxyMode{live: proxy.NewLive(streamLimits(a.profile)), counters: new(proxy.Counters), pool: new(splice.Pool)}
 	var err error
 	p.channel, err = channel.New(channel.Config{Overlay: a.stack.DialTCP, Counters: p.counters})
 	a.proxy = p
@@ -54,13 +56,13 @@ func (a *agent) applyProxy(ctx context.Context, plan control.Proxy, peers []data
 		problems = append(problems, p.String())
 	}
 	a.proxy.channel.Apply(plan.Nodes)
-	reached := make([]netip.Addr, 0, len(peers))
+	listed := make(map[netip.Addr]string, len(peers))
 	for i := range peers {
-		reached = append(reached, peers[i].PublicKey.Overlay())
+		listed[peers[i].PublicKey.Overlay()] = peers[i].Node
 	}
-	a.proxy.channel.Reach(reached)
+	a.proxy.channel.Reach(slices.Collect(maps.Keys(listed)))
 	problems = append(problems, a.applyFront(plan)...)
-	if err := a.applyEdge(ctx, plan); err != nil {
+	if err := a.applyEdge(ctx, plan, listed); err != nil {
 		a.loop.retry = true
 		problems = append(problems, err.Error())
 	}
@@ -68,7 +70,7 @@ func (a *agent) applyProxy(ctx context.Context, plan control.Proxy, peers []data
 }
 
 // applyEdge opens or closes the port for streams of the overlay.
-func (a *agent) applyEdge(ctx context.Context, plan control.Proxy) error {
+func (a *agent) applyEdge(ctx context.Context, plan control.Proxy, listed map[netip.Addr]string) error {
 	p := a.proxy
 	if p.edge.dead() {
 		a.log.Error("the edge stopped, it is started again", "err", p.edge.stop())
@@ -88,12 +90,12 @@ func (a *agent) applyEdge(ctx context.Context, plan control.Proxy) error {
 			_ = l.Close()
 			return err
 		}
-		s.Apply(plan)
+		s.Apply(plan, listed)
 		p.edge = start(ctx, s, s.Run)
 		a.log.Info("streams to the nodes of this domain are served", "gateway", a.view.Load().plan.Gateway)
 		return nil
 	}
-	p.edge.value().Apply(plan)
+	p.edge.value().Apply(plan, listed)
 	return nil
 }
 
@@ -114,6 +116,9 @@ func (a *agent) proxyCounters() []dataplane.Counter {
 		{Name: "proxy_streams", Value: uint64(a.proxy.live.Len())},
 		{Name: "proxy_stalls_total", Value: c.Stalls},
 		{Name: "proxy_memory_bytes", Value: uint64(a.proxy.live.Memory())},
+	}
+	for _, e := range proxy.Ends() {
+		out = append(out, dataplane.Counter{Name: "proxy_ended_total", Reason: string(e), Value: c.Ended[e]})
 	}
 	for _, code := range proxy.Codes() {
 		out = append(out, dataplane.Counter{Name: "proxy_refused_total", Reason: code.String(), Value: c.Refused[code]})

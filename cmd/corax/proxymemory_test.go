@@ -1,41 +1,21 @@
 package main
 
-import (
-	"math"
-	"testing"
-	"testing/fstest"
-)
+import "testing"
 
-func TestProcessMemory(t *testing.T) {
-	const none = math.MaxInt64
+func TestStreamLimits(t *testing.T) {
 	for _, tt := range []struct {
-		name    string
-		runtime int64
-		files   map[string]string
-		want    int64
+		name string
+		want profileName
+		m    memoryLimits
+		out  int64
 	}{
-		{"the runtime was told", 300 << 20, map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1000\n"}, 300 << 20},
-		{"a container", none, map[string]string{
-			"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "268435456\n", "proc/meminfo": "MemTotal:       16000000 kB\nMemFree: 1 kB\n",
-		}, 256 << 20},
-		{"a group around it", none, map[string]string{
-			"proc/self/cgroup": "0::/kubepods/pod1/c1\n", "sys/fs/cgroup/kubepods/pod1/c1/memory.max": "max\n",
-			"sys/fs/cgroup/kubepods/pod1/memory.max": "134217728\n", "sys/fs/cgroup/kubepods/memory.max": "1073741824\n",
-		}, 128 << 20},
-		{"version 1", none, map[string]string{
-			"proc/self/cgroup": "12:cpu,cpuacct:/a\n9:memory:/docker/x\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
-			"sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes": "67108864\n", "proc/meminfo": "MemTotal: 1000000 kB\n",
-		}, 64 << 20},
-		{"no limit", none, map[string]string{"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n", "proc/meminfo": "MemTotal: 1000 kB\n"}, 1000 << 10},
-		{"nobody says", none, nil, assumedMemory},
-		{"nonsense", none, map[string]string{"proc/self/cgroup": "x\n::\n0::../..\n", "sys/fs/cgroup/memory.max": "lots", "proc/meminfo": "MemTotal:\n"}, assumedMemory},
+		{"a container", profileAuto, memoryLimits{cgroup: 256 << 20, machine: 16 << 30}, 64 << 20},
+		{"GOMEMLIMIT", profileAuto, memoryLimits{environment: 100 << 20, cgroup: 256 << 20}, 25 << 20},
+		{"a small profile on a large machine", profile64, memoryLimits{machine: 16 << 30}, 16 << 20},
+		{"nobody says", profileAuto, memoryLimits{}, 256 << 20},
 	} {
-		root := fstest.MapFS{}
-		for name, text := range tt.files {
-			root[name] = &fstest.MapFile{Data: []byte(text)}
-		}
-		if got := processMemory(tt.runtime, root); got != tt.want {
-			t.Errorf("%s: %d bytes, want %d", tt.name, got, tt.want)
+		if got := streamLimits(chooseProfile(tt.want, tt.m)).Memory; got != tt.out {
+			t.Errorf("%s: %d bytes, want %d", tt.name, got, tt.out)
 		}
 	}
 }

@@ -3,14 +3,15 @@ package netstack
 import "fmt"
 
 // SetReadBuffer sets how many bytes of memory the connection may hold of what was
-// not read yet, and ends its own choice of that. Half of it is the window. Make it
+// not read yet, at most what the stack allows, and ends its own choice of that. Half of it is the window. Make it
 // smaller only before anything has come: what the other end sends in a window that
 // it was told of earlier would be dropped, and count as lost.
 func (c *stream) SetReadBuffer(bytes int) error {
 	if bytes < bufferMin {
 		return fmt.Errorf("netstack: set read buffer: %d bytes are less than %d", bytes, bufferMin)
 	}
-	c.ep.SocketOptions().SetReceiveBufferSize(int64(min(bytes, bufferMax)), true)
+	_, most := c.ep.SocketOptions().ReceiveBufferLimits()
+	c.ep.SocketOptions().SetReceiveBufferSize(min(int64(bytes), most), true)
 	return nil
 }
 
@@ -20,6 +21,7 @@ func (c *stream) SetWriteBuffer(bytes int) error {
 	if bytes < bufferMin {
 		return fmt.Errorf("netstack: set write buffer: %d bytes are less than %d", bytes, bufferMin)
 	}
-	c.ep.SocketOptions().SetSendBufferSize(int64(min(bytes, bufferMax)), true)
+	_, most := c.ep.SocketOptions().SendBufferLimits()
+	c.ep.SocketOptions().SetSendBufferSize(min(int64(bytes), most), true)
 	return nil
 }

@@ -48,7 +48,7 @@ func newStalling(t *testing.T, limits proxy.Limits) *stalling {
 		t.Fatal(err)
 	}
 	node := control.ProxyNode{Name: "node", Gateway: "g", IP: netip.MustParseAddr(nodeIP), Own: true, Ports: []uint16{10250, pressed}}
-	e.Apply(control.Proxy{Edge: true, Callers: []netip.Addr{g3}, Ports: node.Ports, Nodes: []control.ProxyNode{node}})
+	e.Apply(control.Proxy{Edge: true, Callers: []netip.Addr{g3}, Ports: node.Ports, Nodes: []control.ProxyNode{node}}, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	s.wg.Go(func() { _ = e.Run(ctx) })
 	t.Cleanup(func() { cancel(); s.wg.Wait() })

@@ -101,7 +101,7 @@ func newMesh(t testing.TB) *mesh {
 		}
 		name, gateway := fmt.Sprintf("node-%d", i+1), fmt.Sprintf("edge-%d", i+1)
 		own := control.ProxyNode{Name: name, Gateway: gateway, IP: netip.MustParseAddr(nodeIP), Own: true, Ports: []uint16{10250}}
-		e.Apply(control.Proxy{Edge: true, Callers: []netip.Addr{g3}, Ports: own.Ports, Nodes: []control.ProxyNode{own}})
+		e.Apply(control.Proxy{Edge: true, Callers: []netip.Addr{g3}, Ports: own.Ports, Nodes: []control.ProxyNode{own}}, nil)
 		wg.Go(func() { _ = e.Run(ctx) })
 		own.Own, own.Via, own.Ports = false, []netip.Addr{g}, []uint16{22, 10250}
 		nodes = append(nodes, own)

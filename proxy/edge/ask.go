@@ -16,15 +16,15 @@ import (
 	"corax/proxy/splice"
 )
 
-// open reads what a caller wants, and dials it.
-func (s *Server) open(ctx context.Context, c net.Conn) (proxy.Target, net.Conn, *proxy.Refusal) {
+// dial reads what a caller wants, and dials it.
+func (s *Server) dial(ctx context.Context, c net.Conn) (proxy.Target, netip.Addr, net.Conn, *proxy.Refusal) {
 	target, r := s.ask(c)
 	if r != nil {
-		return target, nil, r
+		return target, netip.Addr{}, nil, r
 	}
 	addr, r := s.plan.Load().find(target)
 	if r != nil {
-		return target, nil, r
+		return target, netip.Addr{}, nil, r
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialWithin)
 	defer cancel()
@@ -32,10 +32,10 @@ func (s *Server) open(ctx context.Context, c net.Conn) (proxy.Target, net.Conn, 
 	to := netip.AddrPortFrom(addr, target.Port)
 	node, err := s.cfg.Dial(ctx, "tcp", to.String())
 	if err != nil {
-		return target, nil, dialRefusal(ctx, target, to, err)
+		return target, addr, nil, dialRefusal(ctx, target, to, err)
 	}
 	s.cfg.Counters.Took(proxy.StageNode, time.Since(started))
-	return target, node, nil
+	return target, addr, node, nil
 }
 
 // ask reads the ask of a stream.

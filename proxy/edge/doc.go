@@ -11,4 +11,9 @@
 // of the plan's; the address that the plan has for the node none that leads to
 // something else. What is refused is told to the caller, counted, and logged once
 // per caller and reason.
+//
+// Streams that are open go on when the plan changes, so that a hand-over between
+// gateway nodes breaks none. One whose caller is an endpoint of no Gateway any more,
+// or whose node or port is not to be asked for, is broken off after a minute. Each
+// leaves an audit line.
 package edge

@@ -32,7 +32,7 @@ const (
 
 // Config says where a [Server] listens, and what it counts.
 type Config struct {
-	// Log takes refusals; nil means none.
+	// Log takes refusals, and a line for each stream that has ended; nil means none.
 	Log *slog.Logger
 	// Listener is on the overlay address, and is closed by Run.
 	Listener net.Listener
@@ -47,14 +47,16 @@ type Config struct {
 
 // Server is the edge's end of the channel.
 type Server struct {
-	cfg  Config
-	log  *slog.Logger
-	plan atomic.Pointer[plan]
-	away chan struct{} // a token for each caller that is being turned away
-	wg   sync.WaitGroup
+	cfg   Config
+	log   *slog.Logger
+	audit *slog.Logger // of streams
+	plan  atomic.Pointer[plan]
+	away  chan struct{} // a token for each caller that is being turned away
+	wg    sync.WaitGroup
 
 	mu    sync.Mutex
 	noted map[note]bool
+	open  map[*served]bool
 }
 
 // plan is what the objects allow, ready to be looked up; immutable.
@@ -63,6 +65,7 @@ type plan struct {
 	ports   map[uint16]bool
 	nodes   map[string]netip.Addr
 	gateway string
+	listed  map[netip.Addr]string
 }
 
 // note is a refusal that was logged.
@@ -93,17 +96,19 @@ func New(cfg Config) (*Server, error) {
 		cfg.Pool = new(splice.Pool)
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Log.With("component", "proxy-edge"),
-		away: make(chan struct{}, turnedAway), noted: map[note]bool{},
+		cfg: cfg, log: cfg.Log.With("component", "proxy-edge"), audit: cfg.Log.With("component", "audit"),
+		away: make(chan struct{}, turnedAway), noted: map[note]bool{}, open: map[*served]bool{},
 	}
 	s.plan.Store(&plan{})
 	return s, nil
 }
 
-// Apply makes p the plan. Streams that are open stay. It may be called before and
-// while Run runs.
-func (s *Server) Apply(p control.Proxy) {
-	next := &plan{callers: map[netip.Addr]bool{}, ports: map[uint16]bool{}, nodes: map[string]netip.Addr{}}
+// Apply makes p the plan. Listed has the endpoints of all Gateways, by overlay
+// address, with the names of their nodes; it is kept. Streams that are open stay,
+// also when their caller may not ask any more, but for those that have lost what they
+// are for: see lapsed. It may be called before and while Run runs.
+func (s *Server) Apply(p control.Proxy, listed map[netip.Addr]string) {
+	next := &plan{listed: listed, callers: map[netip.Addr]bool{}, ports: map[uint16]bool{}, nodes: map[string]netip.Addr{}}
 	for _, a := range p.Callers {
 		next.callers[a] = true
 	}
@@ -117,11 +122,15 @@ func (s *Server) Apply(p control.Proxy) {
 		}
 	}
 	if !p.Edge {
-		next = &plan{}
+		next = &plan{listed: listed}
 	}
-	if old := s.plan.Swap(next); !old.equal(next) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+	old := s.plan.Swap(next)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for o := range s.open {
+		o.judge(next)
+	}
+	if !old.equal(next) {
 		clear(s.noted) // what is refused from now on is news
 	}
 }
@@ -170,8 +179,10 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 	}
 	defer stream.Close()
 	stream.BindCaller(c)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() { splice.Abort(c) })
-	target, node, r := s.open(ctx, c)
+	target, addr, node, r := s.dial(ctx, c)
 	if r == nil {
 		stream.BindNode(node)
 		stream.Update(func(i *proxy.StreamInfo) { i.Target = target })
@@ -190,15 +201,15 @@ func (s *Server) serve(ctx context.Context, c net.Conn) {
 		return
 	}
 	s.cfg.Counters.Request("edge")
+	defer s.keep(&served{caller: caller.Addr(), target: target, addr: addr, end: cancel})()
+	stream.EndIdle(cancel)
 	err = s.cfg.Pool.Join(ctx, c, node, splice.Config{
 		Up:     []*atomic.Uint64{&stream.Up, &s.cfg.Counters.Up},
 		Down:   []*atomic.Uint64{&stream.Down, &s.cfg.Counters.Down},
 		Stalls: &s.cfg.Counters.Stalls,
 		Memory: stream,
 	})
-	info := stream.Info()
-	s.log.Debug("stream ended", "node", target.Node, "port", target.Port, "caller", caller.Addr(),
-		"up", info.Up, "down", info.Down, "duration", time.Since(info.Started), "err", err)
+	s.record(stream.Info(), err)
 }
 
 // sortedPorts are the ports for messages.

@@ -126,7 +126,7 @@ func inBubble(t *testing.T, limits proxy.Limits, f func(t *testing.T, w *world))
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.edge.Apply(plan())
+		w.edge.Apply(plan(), nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		w.cancel = cancel
 		go func() { w.done <- w.edge.Run(ctx) }()
@@ -226,8 +226,8 @@ func TestRefuses(t *testing.T) {
 				if n := strings.Count(w.log.String(), "stream refused"); n != 1 {
 					t.Errorf("logged %d times:\n%s", n, w.log)
 				}
-				w.edge.Apply(control.Proxy{})
-				w.edge.Apply(plan())
+				w.edge.Apply(control.Proxy{}, nil)
+				w.edge.Apply(plan(), nil)
 				c := w.call(tt.from)
 				_ = ask(t, c, tt.target)
 				_ = c.Close()
@@ -272,7 +272,7 @@ func TestLimit(t *testing.T) {
 		other := netip.MustParseAddr("fd63:6f72:6178::3")
 		p := plan()
 		p.Callers = append(p.Callers, other)
-		w.edge.Apply(p)
+		w.edge.Apply(p, nil)
 		var open []duplex
 		for i, from := range []netip.Addr{front, front, front, other} {
 			c := w.call(from)

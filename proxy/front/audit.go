@@ -15,6 +15,7 @@ const maxPath = 512
 // record writes the audit line of a stream that was served. Status is that of the
 // answer where HTTP is read here, else 0.
 func (f *Front) record(s *stream, r request, status int, err error) {
+	f.cfg.Counters.Ended(err)
 	info := s.live.Info()
 	attrs := requestAttrs(r)
 	if info.Via != "" {

@@ -54,6 +54,9 @@ func (f *Front) handle(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer x.s.live.Close()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	x.s.live.EndIdle(end)
 	defer func() {
 		if x.err == nil {
 			x.err = context.Cause(ctx)

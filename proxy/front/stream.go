@@ -135,11 +135,11 @@ func (f *Front) splice(ctx context.Context, a *arrival, caller net.Conn, r reque
 		return err
 	}
 	_ = caller.SetDeadline(time.Time{})
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	s.live.EndIdle(end)
 	if r.hello {
-		var stop context.CancelFunc
-		ctx, stop = context.WithCancel(ctx)
-		defer stop()
-		s.endSilent(len(ahead), stop)
+		s.endSilent(len(ahead), func() { end(nil) })
 	}
 	f.record(s, r, 0, s.run(ctx, caller, node, ahead, ready))
 	return nil

@@ -33,8 +33,7 @@ type Config struct {
 	// Stalls counts how often an end took nothing for ten seconds.
 	Stalls *atomic.Uint64
 	// HalfIdle is how long a stream may be at rest of which one direction has
-	// ended; zero means one hour. A whole stream may rest for ever: keepalives find
-	// the ends that are gone.
+	// ended; zero means one hour. How long a whole one may is the caller's to say, by ctx.
 	HalfIdle time.Duration
 	// First is called once, when the first byte from b came; nil: nobody asks.
 	First func()
