@@ -38,6 +38,7 @@ func TestRefused(t *testing.T) {
 		{name: "an unknown log level", values: "logLevel: loud", want: "logLevel"},
 		{name: "a STUN server without port", values: "agent: {stunServers: [stun.example.com]}", want: "stunServers"},
 		{name: "a socket where the agent may not write", values: "proxy: {connect: {socket: /run/x.sock}}", want: "socket"},
+		{name: "Services without a prefix", values: "agent: {serviceCIDRs: [10.96.0.1]}", want: "serviceCIDRs"},
 		{name: "a port that is none", values: `vpn: {tunnelAddr: "4500"}`, want: "tunnelAddr"},
 
 		{name: "Kubernetes that is too old", kubernetes: "1.25.0", values: "identity: {insecure: true}", want: "1.26"},
@@ -75,7 +76,15 @@ func TestRendered(t *testing.T) {
 				`enable-l7-proxy: "true"`, `enable-l3-tunnel: "false"`, `acl-entry: ""`, "kind: CustomResourceDefinition",
 				"helm.sh/resource-policy: keep", "--state-dir=/var/lib/corax/state", "helm.sh/hook: pre-delete", `image: "corax:0.1.0"`,
 			},
-			not: []string{"--cluster-id", "--take-over", "--psk-file", "KUBERNETES_SERVICE_HOST", "kind: Secret", "PodMonitor", "system:nodes\n", "--proxy-connect", "--proxy-audience", "--kubelet-ca", "--cluster-domain", "sysctls", "x-raven-proxy-connect"},
+			not: []string{"--cluster-id", "--take-over", "--psk-file", "KUBERNETES_SERVICE_HOST", "kind: Secret", "PodMonitor", "system:nodes\n", "--proxy-connect", "--proxy-audience", "--kubelet-ca", "--cluster-domain", "sysctls", "x-raven-proxy-connect", "--service-cidr", "resources: [services]\n    verbs: [list, watch]"},
+		},
+		{
+			name:   "addresses of Services",
+			values: "agent: {serviceCIDRs: [10.96.0.0/12, fd00:96::/112]}",
+			want: []string{
+				"- --service-cidr=10.96.0.0/12\n", "- --service-cidr=fd00:96::/112\n", "resources: [services]\n    verbs: [list, watch]",
+				"resources: [endpointslices]\n    verbs: [list, watch]",
+			},
 		},
 		{
 			name:   "the owner's names",

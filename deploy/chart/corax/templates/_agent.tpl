@@ -162,6 +162,9 @@ spec:
             {{- if and (or $values.vpn.psk $values.vpn.existingSecret) (not $openyurt) }}
             - --psk-file=/etc/corax/psk/vpn-connection-psk
             {{- end }}
+            {{- range $values.agent.serviceCIDRs }}
+            - --service-cidr={{ . }}
+            {{- end }}
             {{- range $values.agent.stunServers }}
             - --stun-server={{ . }}
             {{- end }}
