@@ -46,7 +46,7 @@ type Maps struct {
 	log    *slog.Logger
 	pool   splice.Pool
 
-	in, out, refused, dropped atomic.Uint64
+	in, out, refused, dropped, unheard atomic.Uint64
 
 	mu      sync.Mutex
 	m       map[string]*mapped
@@ -200,6 +200,7 @@ func (ms *Maps) Counters() []dataplane.Counter {
 		{Name: "portmap_bytes_total", Reason: "out", Value: ms.out.Load()},
 		{Name: "portmap_bytes_total", Reason: "in", Value: ms.in.Load()},
 		{Name: "portmap_drop_total", Reason: "full", Value: ms.refused.Load()},
+		{Name: "portmap_drop_total", Reason: "refused", Value: ms.unheard.Load()},
 		{Name: "portmap_drop_total", Reason: "datagram", Value: ms.dropped.Load()},
 	}
 }

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -24,11 +26,19 @@ type udpFlows struct {
 	by map[netip.AddrPort]*udpFlow
 }
 
+// udpFlow is one of them. Its socket is opened beside the loop that reads from all
+// programs, because a name may have to be looked up.
 type udpFlow struct {
-	far    net.Conn
 	last   atomic.Int64 // Unix nanoseconds
 	twoWay atomic.Bool
+
+	mu      sync.Mutex
+	far     net.Conn // nil until it is open
+	waiting [][]byte // for that
 }
+
+// maxWaiting bounds the datagrams that wait for a flow to open.
+const maxWaiting = 8
 
 // serveUDP carries datagrams until ctx ends or the socket breaks.
 func (ms *Maps) serveUDP(ctx context.Context, m *mapped, c *net.UDPConn) error {
@@ -48,12 +58,18 @@ func (ms *Maps) serveUDP(ctx context.Context, m *mapped, c *net.UDPConn) error {
 		}
 		fl := f.get(from)
 		if fl == nil {
-			if fl = f.open(ctx, from, &wg); fl == nil {
+			if f.m.open.Load() >= maxStreams {
+				ms.refused.Add(1)
 				continue
 			}
+			fl = f.add(from)
+			wg.Go(func() {
+				defer m.open.Add(-1)
+				f.serve(ctx, from, fl)
+			})
 		}
 		fl.last.Store(time.Now().UnixNano())
-		if _, err := fl.far.Write(b[:n]); err != nil {
+		if !fl.send(b[:n]) {
 			ms.dropped.Add(1)
 			continue
 		}
@@ -67,40 +83,64 @@ func (f *udpFlows) get(from netip.AddrPort) *udpFlow {
 	return f.by[from]
 }
 
-// open makes a flow. A name is looked up here, and what others send meanwhile waits
-// in the socket.
-func (f *udpFlows) open(ctx context.Context, from netip.AddrPort, wg *sync.WaitGroup) *udpFlow {
-	if f.m.open.Load() >= maxStreams {
-		f.ms.refused.Add(1)
-		return nil
-	}
-	far, err := f.ms.dialer.DialUDP(ctx, f.m.Host, f.m.Port)
-	if err != nil {
-		f.ms.dropped.Add(1)
-		return nil
-	}
-	fl := &udpFlow{far: far}
-	fl.last.Store(time.Now().UnixNano())
-	f.mu.Lock()
-	f.by[from] = fl
-	f.mu.Unlock()
+func (f *udpFlows) add(from netip.AddrPort) *udpFlow {
+	fl := &udpFlow{}
 	f.m.open.Add(1)
-	wg.Go(func() {
-		defer f.m.open.Add(-1)
-		f.answers(ctx, from, fl)
-	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.by[from] = fl
 	return fl
 }
 
-// answers passes on what comes back, until the flow is idle or ctx ends.
-func (f *udpFlows) answers(ctx context.Context, from netip.AddrPort, fl *udpFlow) {
+// send sends a datagram, or keeps it until the flow is open.
+func (fl *udpFlow) send(b []byte) bool {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	if fl.far == nil {
+		if len(fl.waiting) >= maxWaiting {
+			return false
+		}
+		fl.waiting = append(fl.waiting, bytes.Clone(b))
+		return true
+	}
+	_, err := fl.far.Write(b)
+	return err == nil
+}
+
+// serve opens the socket of a flow, sends what waited, and passes on answers.
+func (f *udpFlows) serve(ctx context.Context, from netip.AddrPort, fl *udpFlow) {
 	defer func() {
 		f.mu.Lock()
+		defer f.mu.Unlock()
 		delete(f.by, from)
-		f.mu.Unlock()
-		_ = fl.far.Close()
 	}()
-	stop := context.AfterFunc(ctx, func() { _ = fl.far.Close() })
+	far, err := f.ms.dialer.DialUDP(ctx, f.m.Host, f.m.Port)
+	if err != nil {
+		f.ms.log.Debug("a port map cannot send", "map", f.m.String(), "err", err)
+	}
+	fl.mu.Lock()
+	waiting := fl.waiting
+	fl.waiting, fl.far = nil, far
+	for _, b := range waiting {
+		if err == nil {
+			_, e := far.Write(b)
+			if e == nil {
+				continue
+			}
+		}
+		f.ms.dropped.Add(1)
+	}
+	fl.mu.Unlock()
+	if err == nil {
+		f.answers(ctx, from, fl, far)
+	}
+}
+
+// answers passes on what comes back, until the flow is idle, its other end has no
+// socket, or ctx ends.
+func (f *udpFlows) answers(ctx context.Context, from netip.AddrPort, fl *udpFlow, far net.Conn) {
+	defer func() { _ = far.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = far.Close() })
 	defer stop()
 	b := make([]byte, maxDatagram)
 	for {
@@ -108,10 +148,13 @@ func (f *udpFlows) answers(ctx context.Context, from netip.AddrPort, fl *udpFlow
 		if rest <= 0 {
 			return
 		}
-		_ = fl.far.SetReadDeadline(time.Now().Add(rest))
-		n, err := fl.far.Read(b)
+		_ = far.SetReadDeadline(time.Now().Add(rest))
+		n, err := far.Read(b)
 		if timeout, ok := errors.AsType[net.Error](err); errors.Is(err, os.ErrDeadlineExceeded) || ok && timeout.Timeout() {
 			continue
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			f.ms.unheard.Add(1) // the next datagram opens another, perhaps to another endpoint
 		}
 		if err != nil {
 			return

@@ -1,0 +1,145 @@
+package outbound
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// lame opens the first UDP socket when it is let go, every other one at once; each
+// leads to loopback.
+type lame struct {
+	tunnel
+	opened chan int
+	let    chan struct{}
+}
+
+func (l *lame) DialUDP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	n := <-l.opened
+	l.opened <- n + 1
+	if n == 0 {
+		select {
+		case <-l.let:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return l.tunnel.DialUDP(ctx, to)
+}
+
+// TestMapsUDPSlow: a flow that takes long to open, because of its name for example,
+// holds up no other, and what waited for it is sent, up to a bound.
+func TestMapsUDPSlow(t *testing.T) {
+	server := echoUDP(t)
+	n := &lame{opened: make(chan int, 1), let: make(chan struct{})}
+	n.opened <- 0
+	d, err := NewDialer(Config{Network: n, Reach: pods.Contains})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := Map{"udp", freePort(t, "udp"), pod.String(), server}
+	ms, err := NewMaps(d, nil, []Map{m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runMaps(t, ms)
+	until(t, func() error { // it listens
+		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(m.Listen))
+		if err == nil {
+			_ = c.Close()
+			return net.ErrClosed
+		}
+		return nil
+	})
+	var c [2]*net.UDPConn
+	for i := range c {
+		if c[i], err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(m.Listen)); err != nil {
+			t.Fatal(err)
+		}
+		defer c[i].Close()
+		_ = c[i].SetDeadline(time.Now().Add(10 * time.Second))
+	}
+	b := make([]byte, 10)
+	hear := func(c *net.UDPConn, want string) {
+		t.Helper()
+		if n, err := c.Read(b); err != nil || string(b[:n]) != want {
+			t.Fatalf("%q, %v; want %q", b[:n], err, want)
+		}
+	}
+	for range maxWaiting + 2 {
+		if _, err := c[0].Write([]byte("late")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, func() error { // the first flow is being opened
+		n1 := <-n.opened
+		n.opened <- n1
+		if n1 == 0 {
+			return net.ErrClosed
+		}
+		return nil
+	})
+	if _, err := c[1].Write([]byte("now")); err != nil {
+		t.Fatal(err)
+	}
+	hear(c[1], "now")
+	if got := ms.dropped.Load(); got != 2 {
+		t.Errorf("%d dropped, want 2", got)
+	}
+	close(n.let)
+	for range maxWaiting {
+		hear(c[0], "late")
+	}
+}
+
+// TestMapsUDPRefused: a flow whose other end has no socket ends, and is counted.
+func TestMapsUDPRefused(t *testing.T) {
+	closed := freePort(t, "udp")
+	m := Map{"udp", freePort(t, "udp"), pod.String(), closed.Port()}
+	ms, err := NewMaps(newDialer(t, &tunnel{}, netip.AddrPort{}), nil, []Map{m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runMaps(t, ms)
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(m.Listen))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	until(t, func() error {
+		_, _ = c.Write([]byte("x"))
+		if ms.unheard.Load() == 0 {
+			return net.ErrClosed
+		}
+		return nil
+	})
+	until(t, func() error {
+		if ms.List()[0].Open != 0 {
+			return net.ErrClosed
+		}
+		return nil
+	})
+}
+
+// echoUDP answers on a port of loopback.
+func echoUDP(t *testing.T) uint16 {
+	t.Helper()
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	go func() {
+		b := make([]byte, 2000)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = c.WriteTo(b[:n], from)
+		}
+	}()
+	return uint16(c.LocalAddr().(*net.UDPAddr).Port)
+}
