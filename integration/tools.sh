@@ -5,6 +5,7 @@
 set -u
 want="wg:wireguard-tools turnserver:coturn usr/sbin/miniupnpd:miniupnpd-nftables"
 want="$want containerd:containerd runc:runc usr/bin/busybox:busybox-static prometheus:prometheus"
+want="$want usr/sbin/sshd:openssh-server ssh:openssh-client setpriv:util-linux curl:curl"
 if [ "${1:-}" = bench ]; then
 	want="wg:wireguard-tools nebula:nebula openvpn:openvpn swanctl:strongswan-swanctl"
 	want="$want usr/lib/ipsec/charon:strongswan-charon"

@@ -110,7 +110,7 @@ func (a *Agent) Start() error {
 	} else {
 		args = append(args, "--gateways", a.cfg.Gateways)
 	}
-	args = append(args, a.cfg.Args...)
+	args = append(append(args, a.cfg.Args...), a.detourArgs()...)
 	binary, env := a.cfg.Binary, append(os.Environ(), a.cfg.Env...)
 	if a.deprived {
 		self, err := os.Executable()
@@ -121,6 +121,9 @@ func (a *Agent) Start() error {
 			return fmt.Errorf("lab: files of %s: %w", a.Host.Name, err)
 		}
 		binary, env = self, append(env, deprivedEnv+"="+a.cfg.Binary)
+		if a.Host.lab.tb != nil {
+			a.Host.lab.tb.Logf("%s has no TUN and no privilege", a.Host.Name)
+		}
 	}
 	cmd := exec.Command(binary, args...)
 	cmd.Env = env
@@ -160,6 +163,9 @@ func (a *Agent) Restart() error {
 
 // SetArgs replaces the further arguments for the next start.
 func (a *Agent) SetArgs(args ...string) { a.cfg.Args = args }
+
+// SetEnv replaces the further environment for the next start.
+func (a *Agent) SetEnv(env ...string) { a.cfg.Env = env }
 
 // SetBinary replaces the program, for the next start and for commands.
 func (a *Agent) SetBinary(path string) { a.cfg.Binary = path }

@@ -28,6 +28,9 @@ type Host struct {
 	space *space
 	nl    *netlink.Handle
 	nat   *NAT // of SetNAT; nil: none
+	// node is the host of a pod's node; nil: h is no pod.
+	node   *Host
+	detour *detour // of a node; nil: none
 
 	mu      sync.Mutex
 	procs   []*Process

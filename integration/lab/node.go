@@ -96,6 +96,7 @@ func (n *Node) Pod(name string) *Pod { return n.PodIn(name, n.Subnets...) }
 // bridge gets its first address.
 func (n *Node) PodIn(name string, subnets ...netip.Prefix) *Pod {
 	p := &Pod{Host: n.lab.Host(n.Name + "." + name), Node: n}
+	p.node = n.Host
 	n.Pods = append(n.Pods, p)
 	if n.lab.failed(nil) {
 		return p

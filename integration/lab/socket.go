@@ -16,9 +16,18 @@ import (
 // Dial connects from the host; address is a literal IP and port. It has the
 // signature that http.Transport and net.Resolver want.
 func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if _, err := netip.ParseAddrPort(address); err != nil {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
 		return nil, fmt.Errorf("lab: dial: %w", err) // a name would be resolved elsewhere
 	}
+	if d := h.detourTo(to.Addr()); d != nil {
+		return d.dial(ctx, network, to)
+	}
+	return h.dial(ctx, network, address)
+}
+
+// dial is Dial without a detour.
+func (h *Host) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	var conn net.Conn
 	err := h.Visit(func() (err error) {
 		var d net.Dialer

@@ -259,6 +259,11 @@ func (t *Topology) Prepare(ctx context.Context, args ...string) (map[string]stri
 			}
 			d.Agents = append(d.Agents, a)
 		}
+		if !d.Hub && os.Getenv(DatapathEnv) == "netstack" {
+			if err := d.deprive(); err != nil {
+				return nil, err
+			}
+		}
 	}
 	for _, d := range t.Domains {
 		if err := t.Object(d, keys).Write(t.Gateways); err != nil {
@@ -266,6 +271,18 @@ func (t *Topology) Prepare(ctx context.Context, args ...string) (map[string]stri
 		}
 	}
 	return keys, nil
+}
+
+// deprive makes the gateway node rootless, in a way that tests need not know of.
+func (d *Domain) deprive() error {
+	gw := d.Agents[0]
+	var local []netip.Prefix
+	for _, n := range d.Nodes {
+		local = append(local, n.Subnets...)
+	}
+	gw.Host.AllowPing()
+	gw.Detour(local...)
+	return gw.Deprive()
 }
 
 // Start prepares, starts all agents at once and waits until each is ready.

@@ -4,13 +4,15 @@ package rootless_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -20,11 +22,29 @@ import (
 // TestInbound reaches a rootless site's pods from a pod of another domain.
 func TestInbound(t *testing.T) {
 	w := newWorld(t, true)
+	w.inbound(t, 32<<20)
+}
+
+// TestSoakInbound is TestInbound with more bytes.
+func TestSoakInbound(t *testing.T) {
+	if os.Getenv("CORAX_SOAK") == "" {
+		t.Skip("set CORAX_SOAK to run it")
+	}
+	w := newWorld(t, true)
+	w.inbound(t, 200<<20)
+}
+
+func (w *world) inbound(t *testing.T, bytes int64) {
+	// Those that wait for a timeout run beside the others.
+	var waits sync.WaitGroup
+	waits.Go(func() { t.Run("filtered", w.filtered) })
+	waits.Go(func() { t.Run("nobody there", w.nobodyThere) })
+	defer waits.Wait()
 	to4, to6 := netip.AddrPortFrom(w.own.IP, podPort), netip.AddrPortFrom(w.own.IP6, podPort)
 
 	t.Run("TCP", func(t *testing.T) {
 		for _, to := range []netip.AddrPort{to4, to6} {
-			if _, err := w.far.Transfer(within(t, 60*time.Second), to, 20<<20); err != nil {
+			if _, err := w.far.Transfer(within(t, 3*time.Minute), to, bytes); err != nil {
 				t.Error(err)
 			}
 		}
@@ -49,10 +69,8 @@ func TestInbound(t *testing.T) {
 		}
 	})
 	t.Run("half-close", func(t *testing.T) { halfClose(t, w.far.Host, w.own.Host, w.own.IP) })
-	t.Run("refused", func(t *testing.T) { w.refused(t) })
-	t.Run("filtered", func(t *testing.T) { w.filtered(t) })
-	t.Run("nobody there", func(t *testing.T) { w.nobodyThere(t) })
-	t.Run("200 at once", func(t *testing.T) { w.many(t, 200) })
+	t.Run("refused", w.refused)
+	t.Run("2000 at once", func(t *testing.T) { w.many(t, 2000) })
 	t.Run("plain node", func(t *testing.T) {
 		plain := w.Domains[1].Nodes[1].Pods[0]
 		if _, err := w.far.Transfer(within(t, 60*time.Second), netip.AddrPortFrom(plain.IP, podPort), 4<<20); err != nil {
@@ -133,20 +151,7 @@ func (w *world) refused(t *testing.T) {
 
 // filtered: a host that drops is a timeout, and neither accepted nor refused.
 func (w *world) filtered(t *testing.T) {
-	host := w.own.IP.As4()
-	host[3] = 201
-	to := netip.AddrPortFrom(netip.AddrFrom4(host), 80)
-	// It answers ARP, so to say, and then nothing.
-	bridge, err := w.gw.Host.Netlink().LinkByName(lab.CNIBridge)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.gw.Host.Netlink().NeighSet(&netlink.Neigh{
-		LinkIndex: bridge.Attrs().Index, State: netlink.NUD_PERMANENT, IP: host[:],
-		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	to := netip.AddrPortFrom(w.blackHole(t, 201), 80)
 	start := time.Now()
 	c, err := w.far.DialTCP(within(t, 14*time.Second), to)
 	if err == nil {
@@ -171,11 +176,18 @@ func (w *world) nobodyThere(t *testing.T) {
 	}
 }
 
-// many has n connections open at once, and something said on each.
+// many has n connections open at once, and something said on each of them then.
 func (w *world) many(t *testing.T, n int) {
 	to := netip.AddrPortFrom(w.own.IP, podPort)
-	ctx := within(t, 60*time.Second)
-	conns := make([]net.Conn, n)
+	ctx := within(t, 90*time.Second)
+	conns := make([]*net.TCPConn, n)
+	defer func() {
+		for _, c := range conns {
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+	}()
 	var g errgroup.Group
 	for i := range conns {
 		g.Go(func() error {
@@ -185,21 +197,27 @@ func (w *world) many(t *testing.T, n int) {
 		})
 	}
 	if err := g.Wait(); err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
-	for range n {
+	if open, _ := w.open(t); open < uint64(n) {
+		t.Errorf("%d connections are open, want %d", open, n)
+	}
+	for i, c := range conns {
 		g.Go(func() error {
-			_, err := w.far.EchoTCP(ctx, to, 1000)
-			return err
+			_ = c.SetDeadline(time.Now().Add(60 * time.Second))
+			text := fmt.Sprintf("e this is %d", i) // e: echo
+			if _, err := c.Write([]byte(text)); err != nil {
+				return err
+			}
+			answer := make([]byte, len(text)-1)
+			if _, err := io.ReadFull(c, answer); err != nil || string(answer) != text[1:] {
+				return fmt.Errorf("%q came back for %q: %w", answer, text[1:], err)
+			}
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
 		t.Error(err)
-	}
-	for _, c := range conns {
-		if c != nil {
-			_ = c.Close()
-		}
 	}
 }
 

@@ -98,6 +98,7 @@ func TestOutbound(t *testing.T) {
 	})
 	t.Run("corax forward", func(t *testing.T) { w.forwards(t, far) })
 	t.Run("corax nc", func(t *testing.T) { w.nc(t, page) })
+	t.Run("ssh", w.ssh)
 	t.Run("forbidden", func(t *testing.T) { w.forbidden(t, evilName) })
 }
 

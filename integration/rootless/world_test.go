@@ -30,6 +30,14 @@ type world struct {
 // newWorld starts everything. args are further arguments of the rootless agent.
 func newWorld(t *testing.T, ping bool, args ...string) *world {
 	t.Helper()
+	w := prepareWorld(t, ping, args...)
+	w.start()
+	return w
+}
+
+// prepareWorld is newWorld before the agents start.
+func prepareWorld(t *testing.T, ping bool, args ...string) *world {
+	t.Helper()
 	w := &world{Topology: lab.Standard(lab.ForTest(t), lab.Options{Edges: 1, NoCapture: true}), t: t}
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
@@ -49,9 +57,16 @@ func newWorld(t *testing.T, ping bool, args ...string) *world {
 		w.gw.Host.Sysctl("net/ipv4/ping_group_range", "1 0")
 	}
 	w.deprive(args...)
+	return w
+}
+
+func (w *world) start() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 60*time.Second)
+	defer cancel()
 	for _, a := range w.Agents() {
 		if err := a.Start(); err != nil {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -59,10 +74,9 @@ func newWorld(t *testing.T, ping bool, args ...string) *world {
 		g.Go(func() error { return a.WaitReady(ctx) })
 	}
 	if err := g.Wait(); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	w.checkDeprived()
-	return w
 }
 
 // deprive takes everything from the agent of the edge's gateway node.

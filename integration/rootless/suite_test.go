@@ -1,0 +1,245 @@
+//go:build linux
+
+package rootless_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"corax/integration/lab"
+)
+
+var (
+	update     = flag.Bool("update", false, "write the table into docs/rootless.md")
+	suiteCases = flag.String("suite", "", "run the cases of the table that match this `regexp` only")
+	suiteWays  = flag.String("ways", "TUN,userns TUN,netstack", "the columns of the table to run")
+)
+
+const (
+	suiteDoc = "../../docs/rootless.md"
+	// What is between these lines of suiteDoc is written by -update.
+	suiteBegin = "<!-- cases: CORAX_SOAK=1 go test ./integration/rootless -run SoakCases -update -->"
+	suiteEnd   = "<!-- end of cases -->"
+	// caseLimit is for one test in one way.
+	caseLimit = 20 * time.Minute
+)
+
+// ways are how edge gateway nodes get their packets: the columns of the table.
+var ways = []string{"TUN", "userns TUN", "netstack"}
+
+// suites are the packages whose tests are run again.
+var suites = []string{"tunnel", "nat", "proxy"}
+
+// table is a cell for each test of the suites and each way.
+type table map[string]map[string]string
+
+// TestSoakCases runs every test of the suites that came before this one: as it is,
+// in a user namespace as an ordinary user, and with rootless edge gateway nodes.
+func TestSoakCases(t *testing.T) {
+	if os.Getenv("CORAX_SOAK") == "" {
+		t.Skip("set CORAX_SOAK to run it")
+	}
+	l := lab.ForTest(t) // or skip
+	only, err := regexp.Compile(*suiteCases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := buildSuites(t, l)
+	cells := make(table)
+	for _, suite := range suites {
+		for _, name := range testsOf(t, dir, suite) {
+			row := suite + " " + name
+			cells[row] = make(map[string]string)
+			for _, way := range ways {
+				if only.MatchString(row) && slices.Contains(strings.Split(*suiteWays, ","), way) {
+					cells[row][way] = runCase(t, dir, suite, name, way)
+					t.Logf("%s, %s: %s", row, way, cells[row][way])
+				}
+			}
+		}
+	}
+	if *update {
+		if err := cells.write(suiteDoc); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// buildSuites builds the test programs, and puts corax beside them, for everybody
+// to read.
+func buildSuites(t *testing.T, l *lab.Lab) string {
+	t.Helper()
+	// Not in t.TempDir, whose parent is closed to others.
+	if err := os.Chmod(l.Dir(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(l.Dir(), "suites")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	corax, err := lab.Corax()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(corax)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "corax"), b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, suite := range suites {
+		out, err := exec.Command("go", "test", "-c", "-o", filepath.Join(dir, suite), "corax/integration/"+suite).CombinedOutput()
+		if err != nil {
+			t.Fatalf("build the tests of %s: %v: %s", suite, err, out)
+		}
+	}
+	return dir
+}
+
+// testsOf lists the tests of a suite, without the long ones.
+func testsOf(t *testing.T, dir, suite string) []string {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(dir, suite), "-test.list", "^Test").Output()
+	if err != nil {
+		t.Fatalf("tests of %s: %v", suite, err)
+	}
+	return slices.DeleteFunc(strings.Fields(string(out)), func(name string) bool { return strings.HasPrefix(name, "TestSoak") })
+}
+
+// runCase runs one test in one way, and says what became of it: "pass", or why that
+// is not possible. Everything else fails t.
+func runCase(t *testing.T, dir, suite, name, way string) string {
+	t.Helper()
+	if why := impossible[way][suite+" "+name]; why != "" {
+		return why
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), caseLimit)
+	defer cancel()
+	program := filepath.Join(dir, suite)
+	args := []string{"-test.run", "^" + name + "$", "-test.v", "-test.timeout", caseLimit.String()}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(), "CORAX_BIN="+filepath.Join(dir, "corax"))
+	cmd.Dir = filepath.Join("..", suite)
+	switch way {
+	case "netstack":
+		cmd.Env = append(cmd.Env, lab.DatapathEnv+"=netstack")
+	case "userns TUN":
+		if err := asOrdinaryUser(dir, cmd); err != nil {
+			return "not here: " + err.Error()
+		}
+	}
+	out, err := cmd.CombinedOutput()
+	text := string(out)
+	switch {
+	case err != nil:
+		t.Errorf("%s %s, %s: %v\n%s", suite, name, way, err, text[max(0, len(text)-6000):])
+		return "FAILED"
+	case strings.Contains(text, "--- SKIP: "+name):
+		t.Errorf("%s %s, %s was skipped:\n%s", suite, name, way, text)
+		return "skipped"
+	case way == "netstack" && !strings.Contains(text, "has no TUN and no privilege"):
+		return "has no edge gateway node"
+	}
+	return "pass"
+}
+
+// asOrdinaryUser makes a program run as user 65534, whom a mount namespace of its own
+// gives a /dev/net/tun to open. The lab then puts itself into a user namespace.
+func asOrdinaryUser(dir string, cmd *exec.Cmd) error {
+	if lab.DeprivedUser() != lab.Nobody {
+		return fmt.Errorf("this is a user namespace already")
+	}
+	home := filepath.Join(dir, "home")
+	err := os.Mkdir(home, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := os.Chown(home, lab.Nobody, lab.Nobody); err != nil {
+		return err
+	}
+	script := `mount -t tmpfs tmpfs /dev/net && mknod /dev/net/tun c 10 200 && chmod 666 /dev/net/tun && ` +
+		`exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all --bounding-set=-all "$@"`
+	cmd.Args = append([]string{"sh", "-c", script, "sh", cmd.Path}, cmd.Args[1:]...)
+	if cmd.Path, err = exec.LookPath("sh"); err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Env, "TMPDIR="+home, "HOME="+home)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	return nil
+}
+
+// write puts the table into a document. Cells that were not run stay as they are
+// there.
+func (c table) write(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(b), suiteBegin+"\n")
+	old, after, ok2 := strings.Cut(rest, suiteEnd)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no place for the table", path)
+	}
+	c.keep(old)
+	return os.WriteFile(path, []byte(before+suiteBegin+"\n"+c.String()+suiteEnd+after), 0o644)
+}
+
+// keep fills the cells that are empty from an earlier table.
+func (c table) keep(old string) {
+	for line := range strings.Lines(old) {
+		f := strings.Split(strings.TrimSpace(line), "|")
+		if len(f) != len(ways)+3 {
+			continue
+		}
+		row := c[strings.TrimSpace(f[1])]
+		for i, way := range ways {
+			if cell := strings.TrimSpace(f[2+i]); row != nil && row[way] == "" {
+				row[way] = cell
+			}
+		}
+	}
+}
+
+// String renders the table.
+func (c table) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "| case | %s |\n|---%s|\n", strings.Join(ways, " | "), strings.Repeat("|---", len(ways)))
+	rows := make([]string, 0, len(c))
+	for row := range c {
+		rows = append(rows, row)
+	}
+	slices.SortFunc(rows, func(x, y string) int {
+		sx, sy := strings.Fields(x)[0], strings.Fields(y)[0]
+		if d := slices.Index(suites, sx) - slices.Index(suites, sy); d != 0 {
+			return d
+		}
+		return strings.Compare(x, y)
+	})
+	for _, row := range rows {
+		fmt.Fprintf(&b, "| %s |", row)
+		for _, way := range ways {
+			cell := c[row][way]
+			if cell == "" {
+				cell = "not run"
+			}
+			fmt.Fprintf(&b, " %s |", cell)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
