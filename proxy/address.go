@@ -42,3 +42,18 @@ func CheckAddr(a netip.Addr) error {
 func Keepalive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}
 }
+
+// Source is what limits of one address are counted by: an IPv4 address, or the /64
+// of an IPv6 address, since its owner has all of that. An address of the overlay is
+// one of its own: WireGuard has proven it.
+func Source(a netip.Addr) netip.Addr {
+	a = a.Unmap()
+	if !a.Is6() || key.OverlayPrefix.Contains(a) {
+		return a
+	}
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return a
+	}
+	return p.Addr()
+}

@@ -23,7 +23,7 @@ const (
 type Limits struct {
 	// Streams in all; zero means 4096.
 	Streams int
-	// PerCaller is for one address that asks; zero means half of Streams.
+	// PerCaller is for one address that asks, or one /64 of IPv6, see [Source]; zero means half of Streams.
 	PerCaller int
 	// Memory is what the streams may hold together, in bytes: their buffers, and
 	// what they copy with. As it fills, new streams get smaller buffers, of 104 KiB
@@ -101,7 +101,7 @@ type Stream struct {
 // limit it returns a [*Refusal] with [CodeLimit] or [CodeMemory]. The stream is to be
 // closed.
 func (l *Live) Open(info StreamInfo) (*Stream, error) {
-	from := info.Caller.Addr()
+	from := Source(info.Caller.Addr())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if n := len(l.open); n >= l.limits.Streams {

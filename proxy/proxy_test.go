@@ -243,3 +243,29 @@ func TestBuffersGrow(t *testing.T) {
 		}
 	})
 }
+
+func TestSource(t *testing.T) {
+	for _, tt := range []struct{ addr, want string }{
+		{"192.168.1.1", "192.168.1.1"},
+		{"::ffff:192.168.1.1", "192.168.1.1"},
+		{"2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"},
+		{"fe80::1%eth0", "fe80::"},
+		{"fd63:6f72:6178::1", "fd63:6f72:6178::1"},
+	} {
+		if got := proxy.Source(netip.MustParseAddr(tt.addr)); got != netip.MustParseAddr(tt.want) {
+			t.Errorf("%s counts as %s, want %s", tt.addr, got, tt.want)
+		}
+	}
+	if proxy.Source(netip.Addr{}).IsValid() {
+		t.Error("no address counts as one")
+	}
+	live := proxy.NewLive(proxy.Limits{Streams: 10, PerCaller: 2})
+	var got []bool
+	for _, a := range []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"} {
+		_, err := live.Open(proxy.StreamInfo{Caller: netip.AddrPortFrom(netip.MustParseAddr(a), 1)})
+		got = append(got, err == nil)
+	}
+	if diff := cmp.Diff([]bool{true, true, false, true}, got); diff != "" {
+		t.Errorf("streams of a /64, -want +got:\n%s", diff)
+	}
+}

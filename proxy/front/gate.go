@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"net/netip"
 	"sync"
+
+	"corax/proxy"
 )
 
 // gate bounds the connections that have not said yet what they want, in all and by
-// the address they come from. What is known to be a stream is bounded by the
+// the source they come from. What is known to be a stream is bounded by the
 // registry of streams instead.
 type gate struct {
 	max int
@@ -24,6 +26,7 @@ func newGate(maximum int) *gate {
 // enter lets a connection in, unless there are too many. It is let out by calling
 // leave, as often as one likes.
 func (g *gate) enter(from netip.Addr) (leave func(), ok bool) {
+	from = proxy.Source(from)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.total >= g.max || g.by[from] >= (g.max+1)/2 {

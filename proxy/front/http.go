@@ -132,7 +132,7 @@ func (x *exchange) authorize(ctx context.Context, r *http.Request) error {
 		return err
 	}
 	x.info.user = u.Name
-	return x.front.reviews.may(ctx, u, access(r.Method, r.URL, x.up != "", x.info.target.Node))
+	return x.front.reviews.may(ctx, x.conn.arrival.from.Addr(), u, access(r.Method, r.URL, x.up != "", x.info.target.Node))
 }
 
 // authenticate takes the token when there is one, since it is what the node will
@@ -144,7 +144,7 @@ func (x *exchange) authenticate(ctx context.Context, r *http.Request) (User, err
 		if len(v) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > maxToken {
 			return User{}, proxy.Refuse(proxy.CodeUnauthenticated, "authentication: a bearer token is taken, and nothing else")
 		}
-		u, err := x.front.reviews.user(ctx, token)
+		u, err := x.front.reviews.user(ctx, x.conn.arrival.from.Addr(), token)
 		x.token = token
 		return u, err
 	}

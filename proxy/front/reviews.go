@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -24,16 +25,19 @@ const (
 	badFor  = 5 * time.Second
 	// reviewWithin is how long the API server has, waiting for a turn included.
 	reviewWithin = 10 * time.Second
-	// maxReviews bounds what is asked at once, maxKept each kind of answers kept.
+	// maxReviews bounds what is asked at once, maxKept the kept answers of each kind
+	// that say yes, and maxRefused those that say no: anybody can have as many of
+	// these as he likes, and they push out no others.
 	maxReviews = 32
 	maxKept    = 4096
+	maxRefused = 1024
 )
 
 // reviews asks an Auth and keeps the answers. Tokens themselves are not kept, only
 // their hashes.
 type reviews struct {
 	auth  Auth
-	turns chan struct{}
+	turns *turns
 	calls singleflight.Group
 
 	mu      sync.Mutex
@@ -44,11 +48,11 @@ type reviews struct {
 type hash [sha256.Size]byte
 
 func newReviews(a Auth) *reviews {
-	return &reviews{auth: a, turns: make(chan struct{}, maxReviews)}
+	return &reviews{auth: a, turns: newTurns()}
 }
 
-// user returns whose a token is.
-func (r *reviews) user(ctx context.Context, token string) (User, error) {
+// user returns whose a token is, for a caller at an address.
+func (r *reviews) user(ctx context.Context, from netip.Addr, token string) (User, error) {
 	key := hash(sha256.Sum256([]byte("token\x00" + token)))
 	r.mu.Lock()
 	a, ok := r.users.get(key, time.Now())
@@ -56,7 +60,7 @@ func (r *reviews) user(ctx context.Context, token string) (User, error) {
 	if ok {
 		return a.value, a.err
 	}
-	return ask(ctx, r, key, func(ctx context.Context) (User, error) {
+	return ask(ctx, r, from, key, func(ctx context.Context) (User, error) {
 		u, err := r.auth.Token(ctx, token)
 		now := time.Now()
 		var until time.Time
@@ -74,20 +78,20 @@ func (r *reviews) user(ctx context.Context, token string) (User, error) {
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.users.put(key, answered[User]{u, err, until}, now)
+		r.users.put(key, err == nil, answered[User]{u, err, until}, now)
 		return u, err
 	})
 }
 
 // may returns nil when the user is allowed to do it.
-func (r *reviews) may(ctx context.Context, u User, a Access) error {
+func (r *reviews) may(ctx context.Context, from netip.Addr, u User, a Access) error {
 	key := accessKey(u, a)
 	r.mu.Lock()
 	k, ok := r.allowed.get(key, time.Now())
 	r.mu.Unlock()
 	if !ok {
 		var err error
-		k.value, err = ask(ctx, r, key, func(ctx context.Context) (bool, error) {
+		k.value, err = ask(ctx, r, from, key, func(ctx context.Context) (bool, error) {
 			yes, err := r.auth.Allowed(ctx, u, a)
 			if err != nil {
 				return false, &proxy.Refusal{Code: proxy.CodeAuthFailed, Text: "authorization: the API server does not say what the caller may", Err: err}
@@ -99,7 +103,7 @@ func (r *reviews) may(ctx context.Context, u User, a Access) error {
 			}
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.allowed.put(key, answered[bool]{yes, nil, until}, now)
+			r.allowed.put(key, yes, answered[bool]{yes, nil, until}, now)
 			return yes, nil
 		})
 		if err != nil {
@@ -114,17 +118,19 @@ func (r *reviews) may(ctx context.Context, u User, a Access) error {
 
 // ask calls once for all who want the same now, and for a bounded number at once.
 // When the one whose call it is leaves, the next one calls.
-func ask[T any](ctx context.Context, r *reviews, key hash, call func(context.Context) (T, error)) (T, error) {
+func ask[T any](ctx context.Context, r *reviews, from netip.Addr, key hash, call func(context.Context) (T, error)) (T, error) {
 	for {
 		answer, err, _ := r.calls.Do(string(key[:]), func() (any, error) {
 			within, cancel := context.WithTimeout(ctx, reviewWithin)
 			defer cancel()
-			select {
-			case r.turns <- struct{}{}:
-				defer func() { <-r.turns }()
-			case <-within.Done():
+			back, ok := r.turns.wait(within, from)
+			if !ok {
+				if ctx.Err() != nil {
+					return *new(T), errLeft
+				}
 				return *new(T), proxy.Refuse(proxy.CodeAuthFailed, "authentication: too many wait for the API server")
 			}
+			defer back()
 			v, err := call(within)
 			if err != nil && ctx.Err() != nil {
 				err = errLeft
@@ -152,30 +158,45 @@ type answered[T any] struct {
 	until time.Time
 }
 
-// kept are answers, at most maxKept. The zero value is ready.
-type kept[T any] struct{ m map[hash]answered[T] }
+// kept are answers: those that say yes and those that say no, each of a bounded
+// number. The zero value is ready.
+type kept[T any] struct{ yes, no map[hash]answered[T] }
 
 func (k *kept[T]) get(key hash, now time.Time) (answered[T], bool) {
-	a, ok := k.m[key]
+	a, ok := k.yes[key]
+	if !ok || !now.Before(a.until) {
+		a, ok = k.no[key]
+	}
 	return a, ok && now.Before(a.until)
 }
 
-// put makes room by what has lapsed, and else by some entry: one that lacks costs a
-// question.
-func (k *kept[T]) put(key hash, a answered[T], now time.Time) {
-	if k.m == nil {
-		k.m = map[hash]answered[T]{}
+func (k *kept[T]) put(key hash, yes bool, a answered[T], now time.Time) {
+	delete(k.yes, key)
+	delete(k.no, key)
+	if yes {
+		k.yes = with(k.yes, maxKept, key, a, now)
+	} else {
+		k.no = with(k.no, maxRefused, key, a, now)
 	}
-	if _, ok := k.m[key]; !ok && len(k.m) >= maxKept {
-		maps.DeleteFunc(k.m, func(_ hash, a answered[T]) bool { return !now.Before(a.until) })
-		for old := range k.m {
-			if len(k.m) < maxKept {
+}
+
+// with adds an answer. It makes room by what has lapsed, and else by some entry: one
+// that lacks costs a question.
+func with[T any](m map[hash]answered[T], most int, key hash, a answered[T], now time.Time) map[hash]answered[T] {
+	if m == nil {
+		m = map[hash]answered[T]{}
+	}
+	if len(m) >= most {
+		maps.DeleteFunc(m, func(_ hash, a answered[T]) bool { return !now.Before(a.until) })
+		for old := range m {
+			if len(m) < most {
 				break
 			}
-			delete(k.m, old)
+			delete(m, old)
 		}
 	}
-	k.m[key] = a
+	m[key] = a
+	return m
 }
 
 // accessKey hashes all of what an answer depends on, each part with its length.

@@ -3,8 +3,10 @@ package front
 import (
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -105,8 +107,8 @@ func TestReviewsKept(t *testing.T) {
 			s.mu.Lock()
 			s.err, s.allow = c.err, c.allow
 			s.mu.Unlock()
-			_, err := r.user(t.Context(), c.token)
-			may := r.may(t.Context(), User{Name: "t"}, a)
+			_, err := r.user(t.Context(), here, c.token)
+			may := r.may(t.Context(), here, User{Name: "t"}, a)
 			if proxy.CodeOf(err) != c.code || proxy.CodeOf(may) != c.may || s.tokens.Load() != c.asked[0] || s.accesses.Load() != c.asked[1] {
 				t.Errorf("step %d: %v, %v, asked %d and %d", i, err, may, s.tokens.Load(), s.accesses.Load())
 			}
@@ -118,7 +120,7 @@ func TestReviewsKept(t *testing.T) {
 		before := s.tokens.Load()
 		for _, now := range []time.Duration{0, 8 * time.Second, 11 * time.Second} {
 			time.Sleep(now - time.Since(began))
-			_, _ = r.user(t.Context(), short)
+			_, _ = r.user(t.Context(), here, short)
 		}
 		if n := s.tokens.Load() - before; n != 2 {
 			t.Errorf("asked %d times", n)
@@ -140,14 +142,14 @@ func TestReviewsShared(t *testing.T) {
 		leaver, leave := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, err := r.user(leaver, "t"); proxy.CodeOf(err) != proxy.CodeAuthFailed {
+			if _, err := r.user(leaver, here, "t"); proxy.CodeOf(err) != proxy.CodeAuthFailed {
 				t.Errorf("who left: %v", err)
 			}
 		})
 		synctest.Wait()
 		for range 10 {
 			wg.Go(func() {
-				if u, err := r.user(t.Context(), "t"); u.Name != "t" || err != nil {
+				if u, err := r.user(t.Context(), here, "t"); u.Name != "t" || err != nil {
 					t.Errorf("who stayed: %v, %v", u, err)
 				}
 			})
@@ -171,7 +173,7 @@ func TestReviewsBounded(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range maxReviews + 5 {
 			wg.Go(func() {
-				if _, err := r.user(t.Context(), fmt.Sprint(i)); proxy.CodeOf(err) != proxy.CodeAuthFailed {
+				if _, err := r.user(t.Context(), from(i), fmt.Sprint(i)); proxy.CodeOf(err) != proxy.CodeAuthFailed {
 					t.Errorf("error %v", err)
 				}
 			})
@@ -186,13 +188,92 @@ func TestReviewsBounded(t *testing.T) {
 		}
 		s.hold = nil
 		for i := range maxKept + 100 {
-			_, _ = r.user(t.Context(), fmt.Sprint("k", i))
+			_, _ = r.user(t.Context(), here, fmt.Sprint("k", i))
 		}
-		if n := len(r.users.m); n != maxKept {
+		if n := len(r.users.yes); n != maxKept {
 			t.Errorf("%d kept", n)
+		}
+		if n := len(r.turns.by); n != 0 {
+			t.Errorf("%d sources are left", n)
 		}
 	})
 }
+
+// TestReviewsJunk has one address ask about tokens that are no good, more than
+// anything has room for, at an API server that takes its time: others are neither
+// delayed, nor asked for again.
+func TestReviewsJunk(t *testing.T) {
+	for _, flood := range []struct {
+		name string
+		from func(i int) netip.Addr
+	}{
+		{"one address", func(int) netip.Addr { return here }},
+		{"one /64", func(i int) netip.Addr {
+			a := netip.MustParseAddr("2001:db8::").As16()
+			binary.BigEndian.PutUint32(a[12:], uint32(i))
+			return netip.AddrFrom16(a)
+		}},
+	} {
+		t.Run(flood.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &scripted{allow: true}
+				r := newReviews(s)
+				for i := range 3000 {
+					_, _ = r.user(t.Context(), from(i), fmt.Sprint("good", i))
+				}
+				asked := s.tokens.Load()
+				s.mu.Lock()
+				s.err = ErrUnauthenticated
+				s.mu.Unlock()
+				s.hold = func(ctx context.Context) {
+					select {
+					case <-time.After(5 * time.Second):
+					case <-ctx.Done():
+					}
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				for i := range 500 {
+					wg.Go(func() { _, _ = r.user(ctx, flood.from(i), fmt.Sprint("junk", i)) })
+				}
+				synctest.Wait()
+				if n := s.tokens.Load() - asked; n != maxTurns {
+					t.Errorf("%d are asked about at once", n)
+				}
+				began := time.Now()
+				for i := range 3000 {
+					if u, err := r.user(t.Context(), from(i), fmt.Sprint("good", i)); err != nil || u.Name == "" {
+						t.Fatal(err)
+					}
+				}
+				if took := time.Since(began); took != 0 {
+					t.Errorf("those who are known waited %v", took)
+				}
+				began = time.Now()
+				if _, err := r.user(t.Context(), from(1), "new"); proxy.CodeOf(err) != proxy.CodeUnauthenticated {
+					t.Error(err)
+				}
+				if took := time.Since(began); took != 5*time.Second {
+					t.Errorf("who is new waited %v", took)
+				}
+				cancel()
+				wg.Wait()
+				s.hold = nil
+				for i := range maxKept + 100 {
+					_, _ = r.user(t.Context(), flood.from(i), fmt.Sprint("more", i))
+				}
+				if yes, no := len(r.users.yes), len(r.users.no); yes != 3000 || no > maxRefused {
+					t.Errorf("%d good answers and %d others are kept", yes, no)
+				}
+			})
+		})
+	}
+}
+
+// here is the address of a caller, from those of others.
+var here = netip.MustParseAddr("2001:db8::1")
+
+func from(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
 
 // TestAccessKey shows that what is to be told apart has another key, also where
 // parts could run into each other.
