@@ -81,11 +81,15 @@ func restConfig(cfg Config) (*rest.Config, error) {
 }
 
 // newManager builds everything and starts nothing. Identity is who takes the
-// leader's Lease.
-func newManager(cfg Config, to *rest.Config, identity string) (manager.Manager, *guard, error) {
+// leader's Lease. Reconcilers that may not read what they need are left out; r may be
+// nil.
+func newManager(cfg Config, to *rest.Config, identity string, r *rights) (manager.Manager, *guard, error) {
 	options, err := managerOptions(cfg)
 	if err != nil {
 		return nil, nil, err
+	}
+	if r != nil {
+		options.Cache.DefaultWatchErrorHandler = r.watchFailed
 	}
 	if cfg.LeaderElect {
 		if options.LeaderElectionResourceLockInterface, err = newLock(to, cfg.Namespace, identity); err != nil {
@@ -97,13 +101,16 @@ func newManager(cfg Config, to *rest.Config, identity string) (manager.Manager, 
 		return nil, nil, err
 	}
 	g := newGuard(m.GetAPIReader(), m.GetEventRecorder(name), cfg)
-	for _, r := range reconcilers() {
-		if slices.Contains(cfg.Disable, r.name) {
-			cfg.Log.Info("a reconciler is off", "reconciler", r.name)
+	for _, part := range reconcilers() {
+		if slices.Contains(cfg.Disable, part.name) {
+			cfg.Log.Info("a reconciler is off", "reconciler", part.name)
 			continue
 		}
-		if err := r.add(m, cfg, g); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", r.name, err)
+		if r.lacks(part.name) != "" {
+			continue
+		}
+		if err := part.add(m, cfg, g); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
 	return m, g, nil

@@ -61,7 +61,7 @@ func (p *nodePools) Pools(ctx context.Context) (map[string]domain.Pool, error) {
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(p.version.WithKind("NodePoolList"))
 	if err := p.cache.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("list NodePools of %s: %w", p.version, err)
+		return nil, fmt.Errorf("list NodePools of %s, which this account must be allowed to list and watch: %w", p.version, err)
 	}
 	pools := make(map[string]domain.Pool, len(list.Items))
 	for i := range list.Items {

@@ -2,12 +2,15 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
 const (
@@ -58,15 +61,26 @@ func Run(ctx context.Context, cfg Config) error {
 
 // runManagers runs one manager after the other.
 func runManagers(ctx context.Context, cfg Config, to *rest.Config, identity string, h *health) error {
+	r, err := newRights(cfg, to)
+	if err != nil {
+		return err
+	}
 	for first := true; ; first = false {
 		if !awaitAPI(ctx, cfg, to) {
 			return nil
 		}
-		m, g, err := newManager(cfg, to, identity)
+		r.look(ctx)
+		m, g, err := newManager(cfg, to, identity, r)
 		if err == nil {
-			h.Watch(g.Ready)
-			err = m.Start(ctx)
+			h.Watch(func() error { return errors.Join(g.Ready(), r.Ready()) })
+			r.event(g)
+			var moved bool
+			moved, err = runManager(ctx, m, r)
 			h.Watch(errNoAPI)
+			if moved && err == nil {
+				cfg.Log.Info("the rights of this account have changed: the reconcilers start again")
+				continue
+			}
 		} else if first {
 			return err
 		}
@@ -78,6 +92,21 @@ func runManagers(ctx context.Context, cfg Config, to *rest.Config, identity stri
 			return nil
 		}
 	}
+}
+
+// runManager runs one until ctx is done, it fails, or the account's rights move.
+func runManager(ctx context.Context, m manager.Manager, r *rights) (moved bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		if moved = r.await(ctx); moved {
+			cancel()
+		}
+	})
+	err = m.Start(ctx)
+	cancel()
+	watch.Wait()
+	return moved, err
 }
 
 // awaitAPI returns as soon as the API server answers; false when ctx is done.

@@ -56,10 +56,10 @@ func only(names ...string) []string {
 }
 
 // controllerWrites are the requests of a controller that changed something since a
-// mark, but for the leader's Lease and events.
+// mark, but for the leader's Lease, events, and questions about its rights.
 func controllerWrites(t *testing.T, c *cluster.Cluster, since cluster.Mark) []cluster.Write {
 	t.Helper()
 	return c.Writes(t, since, func(w cluster.Write) bool {
-		return strings.HasPrefix(w.Agent, "corax-controller") && w.Resource != "leases" && w.Resource != "events"
+		return strings.HasPrefix(w.Agent, "corax-controller") && w.Resource != "leases" && w.Resource != "events" && w.Resource != "selfsubjectaccessreviews"
 	})
 }
