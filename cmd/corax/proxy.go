@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"corax/control"
 	"corax/dataplane"
@@ -40,7 +41,7 @@ type proxyMode struct {
 func (a *agent) buildProxy() error {
 	p := &proxyMode{live: proxy.NewLive(streamLimits(a.profile)), counters: new(proxy.Counters), pool: new(splice.Pool)}
 	var err error
-	p.channel, err = channel.New(channel.Config{Overlay: a.stack.DialTCP, Counters: p.counters})
+	p.channel, err = channel.New(channel.Config{Overlay: a.stack.DialTCP, Heard: a.lastFrom, Counters: p.counters})
 	a.proxy = p
 	if err != nil {
 		return err
@@ -67,6 +68,20 @@ func (a *agent) applyProxy(ctx context.Context, plan control.Proxy, peers []data
 		problems = append(problems, err.Error())
 	}
 	return problems
+}
+
+// lastFrom returns when anything came last from the peer with an overlay address.
+func (a *agent) lastFrom(from netip.Addr) time.Time {
+	v := a.view.Load()
+	if v.tunnel == nil {
+		return time.Time{}
+	}
+	for _, s := range v.tunnel.Status() {
+		if s.PublicKey.Overlay() == from {
+			return latest(latest(s.LastReceive, s.LastHandshake), s.Proven)
+		}
+	}
+	return time.Time{}
 }
 
 // applyEdge opens or closes the port for streams of the overlay.

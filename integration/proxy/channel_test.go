@@ -375,6 +375,8 @@ func (w *world) testGatewayDies(t *testing.T) {
 		t.Error("a dead gateway node answers")
 	} else if r, ok := errors.AsType[*refused](err); !ok || r.status != http.StatusGatewayTimeout {
 		t.Errorf("a new stream to a dead gateway node after %v: %v", time.Since(started), err)
+	} else if took := time.Since(started); took > 8*time.Second {
+		t.Errorf("no answer about a dead gateway node for %v", took)
 	}
 	must(t, w.Agent("edge-b-gw").Start())
 	eventually(t, 30*time.Second, "a restarted gateway node", func() error {

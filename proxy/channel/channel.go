@@ -24,6 +24,10 @@ const (
 	// nextAfter is when the next gateway node is tried beside one that is silent:
 	// a path that has to be looked for first takes that long.
 	nextAfter = time.Second
+	// silentAfter is when a gateway node of which nothing at all has come since it was
+	// dialled is given up. A path that works, however slow, has brought something by
+	// then: WireGuard's handshake, or an answer of TCP that came late.
+	silentAfter = 5 * time.Second
 	// avoidFor is how long a gateway node that failed is tried last.
 	avoidFor = 30 * time.Second
 )
@@ -32,6 +36,9 @@ const (
 type Config struct {
 	// Overlay opens one from our overlay address. It must have CloseWrite.
 	Overlay func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+	// Heard says when anything came from a gateway node last; zero: never. nil: nobody
+	// knows, and each may take the whole time of a dial.
+	Heard func(via netip.Addr) time.Time
 	// Dial opens one to a node of the own domain; nil means the host's own TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Counters gets the time that the stages take; nil means ones of its own.
@@ -152,7 +159,8 @@ func (c *Conn) SetLinger(sec int) error {
 }
 
 // Dial opens a connection to a port of a node: a [*Conn]. It takes 20 seconds at
-// most. Its error is a [*proxy.Refusal].
+// most, or five where nothing at all comes from any gateway node. Its error is a
+// [*proxy.Refusal].
 func (c *Channel) Dial(ctx context.Context, t proxy.Target) (net.Conn, error) {
 	n, ok := (*c.nodes.Load())[t.Node]
 	switch {

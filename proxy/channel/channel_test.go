@@ -210,6 +210,45 @@ func TestChoiceOfGatewayNode(t *testing.T) {
 	}
 }
 
+// A gateway node of which nothing comes is given up after five seconds; one that is
+// only slow has all of its time.
+func TestSilentGatewayNode(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		heard  time.Duration // since the start; negative: before
+		silent bool          // g2, too
+		want   time.Duration
+		text   string
+	}{
+		{"never heard", -time.Hour, false, 5 * time.Second, "nothing came from it within 5s"},
+		{"heard before", -time.Second, false, 5 * time.Second, "nothing came"},
+		{"the path is slow", 4 * time.Second, false, 20 * time.Second, "no answer within 20s"},
+		{"two of them", -time.Second, true, 6 * time.Second, "nothing came"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := &gateways{}
+				started := time.Now()
+				c, err := channel.New(channel.Config{Overlay: g.dial, Heard: func(a netip.Addr) time.Time {
+					return started.Add(tt.heard)
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				via := []netip.Addr{g1}
+				if tt.silent {
+					via = append(via, g2)
+				}
+				c.Apply([]control.ProxyNode{{Name: "n1", Via: via, Ports: []uint16{10250}}})
+				_, err = c.Dial(t.Context(), proxy.Target{Node: "n1", Port: 10250})
+				if proxy.CodeOf(err) != proxy.CodeNoPath || !strings.Contains(err.Error(), tt.text) || time.Since(started) != tt.want {
+					t.Errorf("after %v: %v", time.Since(started), err)
+				}
+			})
+		})
+	}
+}
+
 // A gateway node that failed is tried first again after half a minute.
 func TestFailureIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -125,7 +125,20 @@ func (c *Channel) connect(ctx context.Context, via []netip.Addr) (*Conn, []netip
 	return nil, nil, errors.New(strings.Join(errs, "; "))
 }
 
+// errSilent says that a gateway node is as good as dead.
+var errSilent = fmt.Errorf("nothing came from it within %v", silentAfter)
+
 func (c *Channel) attempt(ctx context.Context, via netip.Addr, results chan<- attempt) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if c.cfg.Heard != nil {
+		began := time.Now()
+		defer time.AfterFunc(silentAfter, func() {
+			if c.cfg.Heard(via).Before(began) {
+				cancel(errSilent)
+			}
+		}).Stop()
+	}
 	conn, err := c.cfg.Overlay(ctx, netip.AddrPortFrom(via, proxy.OverlayPort))
 	a := attempt{via: via, err: err}
 	if err == nil {
