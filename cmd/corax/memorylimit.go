@@ -17,15 +17,15 @@ const unlimited = 1 << 50
 // file system, for tests another one; environment is what debug.SetMemoryLimit(-1)
 // says. What cannot be read bounds nothing.
 func findMemory(root fs.FS, environment int64) memoryLimits {
-	m := memoryLimits{cgroup: cgroupMemory(root), machine: machineMemory(root)}
+	m := memoryLimits{cgroup: cgroupMemory(root), machine: memTotal(root)}
 	if environment > 0 && environment < math.MaxInt64 {
 		m.environment = environment
 	}
 	return m
 }
 
-// machineMemory is MemTotal, in bytes.
-func machineMemory(root fs.FS) int64 {
+// memTotal is the memory of the machine, in bytes.
+func memTotal(root fs.FS) int64 {
 	b, _ := fs.ReadFile(root, "proc/meminfo")
 	for line := range strings.Lines(string(b)) {
 		f := strings.Fields(line)
