@@ -54,8 +54,8 @@ bench: build ## Ratios against other systems on one topology, in one run
 	@./integration/tools.sh bench
 	$(GO) run ./integration/bench -corax bin/corax
 
-demo: build ## Pods of three domains, real agents: relayed, then direct, live
-	$(GO) run ./integration/demo -corax bin/corax
+demo: build ## Pods of three domains, real agents; DATAPATH=netstack: rootless edges
+	$(GO) run ./integration/demo -corax bin/corax $(if $(DATAPATH),-datapath $(DATAPATH))
 
 demo-k8s: build kubernetes ## Three domains on a real Kubernetes API: a gateway node dies
 	$(GO) run ./integration/demok8s -corax bin/corax

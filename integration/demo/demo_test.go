@@ -6,11 +6,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,7 +36,7 @@ func TestDemo(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var out strings.Builder
-	if err := show(ctx, l, &out); err != nil {
+	if err := show(ctx, l, &out, rootless{}); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	for _, text := range []string{
@@ -46,6 +49,105 @@ func TestDemo(t *testing.T) {
 	} {
 		if !strings.Contains(out.String(), text) {
 			t.Errorf("no %q in\n%s", text, out.String())
+		}
+	}
+}
+
+// TestDemoRootless runs the demo with rootless edges up to the transfer between
+// them, and that with all nodes rootless.
+func TestDemoRootless(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	r, err := chooseRootless("netstack", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	d := &demo{out: &out, rootless: r}
+	if err := d.steps(ctx, lab.ForTest(t)); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	if !strings.Contains(out.String(), "The agents of the edges have no TUN and no privilege") {
+		t.Errorf("printed\n%s", out.String())
+	}
+	if d.sums.pings == 0 || d.sums.transfers != 31-1 || d.sums.lookups != 4 {
+		t.Errorf("counted %+v", d.sums)
+	}
+}
+
+// TestDemoWithoutTUN: where no TUN can be had the demo says so, and passes, by
+// itself.
+func TestDemoWithoutTUN(t *testing.T) {
+	l := lab.ForTest(t)                              // or skip
+	if err := os.Chmod(l.Dir(), 0o755); err != nil { // for the agents' user, as t.TempDir is not
+		t.Fatal(err)
+	}
+	corax, err := lab.Corax()
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("sh", "-c", `mount -t tmpfs tmpfs /dev/net && exec "$@"`, "sh", self, "-corax", corax)
+	child.Env = append(os.Environ(), childEnv+"=1", "TMPDIR="+l.Dir())
+	child.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	stdout, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = child.Process.Signal(os.Interrupt)
+		_, _ = io.Copy(io.Discard, stdout)
+		_ = child.Wait()
+	}()
+	var out strings.Builder
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		fmt.Fprintln(&out, lines.Text())
+		if os.Getenv("CORAX_SOAK") == "" && strings.Contains(lines.Text(), "TCP, 10 MB each way") {
+			break
+		}
+	}
+	want := []string{
+		"There is no TUN here", "cannot open /dev/net/tun (no such file or directory)", "TCP, 10 MB each way with SHA-256                ok",
+	}
+	if os.Getenv("CORAX_SOAK") != "" {
+		want = append(want, "all 100 MB arrived, SHA-256 right", "4 names resolved. No kernel tunnel was used.\n")
+	}
+	for _, text := range want {
+		if !strings.Contains(out.String(), text) {
+			t.Errorf("no %q in\n%s", text, out.String())
+		}
+	}
+}
+
+func TestChooseRootless(t *testing.T) {
+	none := errors.New("no /dev/net/tun")
+	for _, tt := range []struct {
+		flag       string
+		noTUN      error
+		edges, all bool
+		fails      bool
+	}{
+		{"auto", nil, false, false, false},
+		{"auto", none, true, true, false},
+		{"tun", nil, false, false, false},
+		{"tun", none, false, false, true},
+		{"netstack", nil, true, false, false},
+		{"netstack", none, true, true, false},
+		{"", nil, false, false, true},
+	} {
+		r, err := chooseRootless(tt.flag, tt.noTUN)
+		if r.edges != tt.edges || r.all != tt.all || (err != nil) != tt.fails {
+			t.Errorf("%s, %v: %+v, %v", tt.flag, tt.noTUN, r, err)
+		}
+		if r.edges != (r.why != "") {
+			t.Errorf("%s, %v: it says %q", tt.flag, tt.noTUN, r.why)
 		}
 	}
 }

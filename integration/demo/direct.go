@@ -92,11 +92,11 @@ func (d *demo) edgeToEdge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "\n  From edge to edge, both behind NATs: %d MB at %d MB/s from a pod of %s to one of %s\n\n",
-		bulkBytes>>20, bulkRate>>20, a.Nodes[1].Name, b.Nodes[1].Name)
+	fmt.Fprintf(d.out, "\n  From edge to edge, both behind NATs: %d MB at %d MB/s from %s to a pod of %s\n\n",
+		bulkBytes>>20, bulkRate>>20, d.from(from).Name, b.Nodes[1].Name)
 	start := time.Now()
 	d.say(start, start, "first packet")
-	bulk, err := lab.StartBulk(ctx, from.Host, to.Host, netip.AddrPortFrom(to.IP, bulkPort), bulkBytes, bulkRate)
+	bulk, err := lab.StartBulk(ctx, d.from(from), to.Host, netip.AddrPortFrom(to.IP, bulkPort), bulkBytes, bulkRate)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,9 @@ import (
 func (d *demo) addServices() error {
 	backend := d.topo.Domains[0].Nodes[1].Pods[0]
 	dns, web := dnsIP(), webIP()
-	if err := backend.ServeDNS(backend.IP, map[string][]netip.Addr{serviceName: {web}}); err != nil {
+	if err := backend.ServeDNS(backend.IP, map[string][]netip.Addr{
+		serviceName: {web}, headlessName: {d.topo.Domains[0].Gateway().Pods[0].IP},
+	}); err != nil {
 		return err
 	}
 	d.topo.AddService(lab.Service{
@@ -37,7 +39,11 @@ func (d *demo) service(ctx context.Context) error {
 	for _, domain := range d.topo.Domains[1:] {
 		for _, n := range domain.Nodes {
 			ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-			err := d.callByName(ctx, n.Pods[0])
+			call := func() error { return d.callByName(ctx, n.Pods[0]) }
+			if d.has(n) {
+				call = func() error { return d.callHeadless(ctx, n) }
+			}
+			err := call()
 			cancel()
 			if err != nil {
 				return err

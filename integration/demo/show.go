@@ -30,6 +30,7 @@ const (
 	port          = 7000
 	transferBytes = 10 << 20
 	serviceName   = "web.default.svc.cluster.local"
+	headlessName  = "web-0.web.default.svc.cluster.local"
 )
 
 // demo is one run: what it sent is counted in sums.
@@ -37,6 +38,8 @@ type demo struct {
 	out  io.Writer
 	topo *lab.Topology
 	sums sums
+
+	rootless rootless
 }
 
 type sums struct {
@@ -46,16 +49,32 @@ type sums struct {
 	pingTime                  time.Duration
 }
 
-func show(ctx context.Context, l *lab.Lab, out io.Writer) error {
-	d := &demo{out: out}
+func show(ctx context.Context, l *lab.Lab, out io.Writer, r rootless) error {
+	d := &demo{out: out, rootless: r}
+	if err := d.steps(ctx, l); err != nil {
+		return err
+	}
+	if err := d.edgeToEdge(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+		return fmt.Errorf("from edge to edge: %w", err)
+	}
+	return d.summary(ctx)
+}
+
+// steps are what is shown before the transfer between the edges.
+func (d *demo) steps(ctx context.Context, l *lab.Lab) error {
+	out := d.out
 	fmt.Fprintln(out, "Corax: the pods of three network domains, connected in userspace")
 	fmt.Fprint(out, picture, "\n")
+	d.sayRootless()
 	for _, step := range []struct {
 		text string
 		run  func(context.Context) error
 	}{
 		{"build the networks: namespaces, NATs, pods", func(context.Context) error { return d.build(l) }},
-		{"start an agent on each of the 6 nodes", func(ctx context.Context) error { return d.topo.Start(ctx, "--stun-server", stunServer.String()) }},
+		{"start an agent on each of the 6 nodes", d.start},
 		{"ping, IPv4 and IPv6, edge pods and cloud pods", d.ping},
 		{"TCP, 10 MB each way with SHA-256", d.transfer},
 		{"UDP echo, 1200 bytes", d.datagrams},
@@ -73,13 +92,7 @@ func show(ctx context.Context, l *lab.Lab, out io.Writer) error {
 		}
 		fmt.Fprintf(out, "ok %7s\n", time.Since(start).Round(10*time.Millisecond))
 	}
-	if err := d.edgeToEdge(ctx); err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		}
-		return fmt.Errorf("from edge to edge: %w", err)
-	}
-	return d.summary(ctx)
+	return nil
 }
 
 // build makes the networks and a test server on each pod.
@@ -99,15 +112,25 @@ func (d *demo) build(l *lab.Lab) error {
 	return d.addServices()
 }
 
+// start starts the agents, and has each say what it uses.
+func (d *demo) start(ctx context.Context) error {
+	d.topo.Rootless = d.has
+	dns := d.topo.Domains[0].Nodes[1].Pods[0].IP
+	if err := d.topo.Start(ctx, "--stun-server", stunServer.String(), "--cluster-dns", dns.String()); err != nil {
+		return err
+	}
+	return d.checkDatapath(ctx)
+}
+
 // pairs calls f with each pod of an edge and each pod of the cloud, both ways,
 // and with each of the second one's addresses.
-func (d *demo) pairs(f func(from *lab.Pod, to netip.Addr) error) error {
+func (d *demo) pairs(f func(from, to *lab.Pod, at netip.Addr) error) error {
 	for _, cloud := range d.topo.Domains[0].Nodes {
 		for _, domain := range d.topo.Domains[1:] {
 			for _, edge := range domain.Nodes {
 				for _, p := range [][2]*lab.Pod{{edge.Pods[0], cloud.Pods[0]}, {cloud.Pods[0], edge.Pods[0]}} {
 					for _, to := range []netip.Addr{p[1].IP, p[1].IP6} {
-						if err := f(p[0], to); err != nil {
+						if err := f(p[0], p[1], to); err != nil {
 							return err
 						}
 					}
@@ -119,7 +142,13 @@ func (d *demo) pairs(f func(from *lab.Pod, to netip.Addr) error) error {
 }
 
 func (d *demo) ping(ctx context.Context) error {
-	return d.pairs(func(from *lab.Pod, to netip.Addr) error {
+	if d.rootless.all {
+		return d.agentPings(ctx)
+	}
+	return d.pairs(func(from, _ *lab.Pod, to netip.Addr) error {
+		if d.has(from.Node) {
+			return nil // pings have no way out of it
+		}
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
 		if _, err := from.PingUntil(ctx, to, lab.PingOptions{}); err != nil {
@@ -133,13 +162,13 @@ func (d *demo) ping(ctx context.Context) error {
 }
 
 func (d *demo) transfer(ctx context.Context) error {
-	return d.pairs(func(from *lab.Pod, to netip.Addr) error {
+	return d.pairs(func(from, _ *lab.Pod, to netip.Addr) error {
 		if to.Is6() && from.Node != d.topo.Domains[1].Nodes[1] {
 			return nil // IPv6 from one pod is enough to see
 		}
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		t, err := from.Transfer(ctx, netip.AddrPortFrom(to, port), transferBytes)
+		t, err := d.from(from).Transfer(ctx, netip.AddrPortFrom(to, port), transferBytes)
 		if err != nil {
 			return err
 		}
@@ -150,16 +179,16 @@ func (d *demo) transfer(ctx context.Context) error {
 }
 
 func (d *demo) datagrams(ctx context.Context) error {
-	return d.pairs(func(from *lab.Pod, to netip.Addr) error {
+	return d.pairs(func(from, pod *lab.Pod, to netip.Addr) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		at := netip.AddrPortFrom(to, port)
-		if _, err := from.EchoUDP(ctx, at, 1200); err != nil {
+		if _, err := d.from(from).EchoUDP(ctx, at, 1200); err != nil {
 			return err
 		}
-		seen, err := from.WhoAmI(ctx, "udp", at)
+		seen, err := d.from(from).WhoAmI(ctx, "udp", at)
 		d.sums.datagrams += 2
-		if err == nil && seen != from.IP && seen != from.IP6 {
+		if err == nil && !d.expectSource(from, pod, seen) {
 			err = fmt.Errorf("%s sees %s as %s: its address was hidden", to, from.Name, seen)
 		}
 		return err

@@ -31,12 +31,18 @@ func (h *Host) Transfer(ctx context.Context, to netip.AddrPort, n int64) (Transf
 	if err != nil {
 		return t, err
 	}
-	defer func() { _ = c.Close() }()
-	defer deadline(ctx, c)()
-	if err := t.run(c, n); err != nil {
-		return t, fmt.Errorf("lab: transfer from %s to %s: %w", h.Name, to, contextual(ctx, err))
+	if t, err = TransferOver(ctx, c, n); err != nil {
+		return t, fmt.Errorf("lab: transfer from %s to %s: %w", h.Name, to, err)
 	}
 	return t, nil
+}
+
+// TransferOver is Host.Transfer over a connection, which it closes.
+func TransferOver(ctx context.Context, c net.Conn, n int64) (Transfer, error) {
+	t := Transfer{Bytes: n}
+	defer func() { _ = c.Close() }()
+	defer deadline(ctx, c)()
+	return t, contextual(ctx, t.run(c, n))
 }
 
 func (t *Transfer) run(c net.Conn, n int64) error {

@@ -109,6 +109,12 @@ func (h *Host) taken(at netip.AddrPort) error {
 	return err
 }
 
+// DialName connects with a port of a name in the cluster's DNS, by the SOCKS5 server
+// of the agent on h, which has a detour.
+func (h *Host) DialName(ctx context.Context, name string, port uint16) (*net.TCPConn, error) {
+	return h.DialSOCKS(ctx, netip.AddrPortFrom(loopback, detourSOCKS), fmt.Sprintf("%s:%d", name, port))
+}
+
 // DialSOCKS connects to HOST:PORT by a SOCKS5 server, from the host. A refusal is a
 // [unix.Errno] where there is one for it.
 func (h *Host) DialSOCKS(ctx context.Context, server netip.AddrPort, to string) (*net.TCPConn, error) {

@@ -24,6 +24,9 @@ type Config struct {
 	Keep bool
 	// Log takes what the lab does. Nil means discard.
 	Log *slog.Logger
+	// WithoutTUN makes a lab on machines without a TUN, too: its agents then have
+	// none.
+	WithoutTUN bool
 }
 
 // Lab is a set of hosts and LANs. Build it from one goroutine; hosts, once
@@ -49,7 +52,10 @@ type Lab struct {
 
 // New makes an empty lab. The caller closes it.
 func New(cfg Config) (*Lab, error) {
-	if err := Usable(); err != nil {
+	if err := spacesUsable(); err != nil {
+		return nil, err
+	}
+	if err := HasTUN(); err != nil && !cfg.WithoutTUN {
 		return nil, err
 	}
 	l := &Lab{dir: cfg.Dir, log: cfg.Log, plugs: make(map[plugKey]string), shaped: make(map[plugKey]*userLink)}

@@ -42,10 +42,19 @@ func Main(m *testing.M) int {
 // Call it first thing in main. The second run dies with the first one, and gets
 // its SIGINT, SIGTERM and SIGQUIT. A third kind of run becomes a deprived agent.
 func Reexec() (code int, done bool, err error) {
+	return reexec(Usable)
+}
+
+// ReexecWithoutTUN is Reexec for a program whose labs need no TUN.
+func ReexecWithoutTUN() (code int, done bool, err error) {
+	return reexec(spacesUsable)
+}
+
+func reexec(usable func() error) (code int, done bool, err error) {
 	if path := os.Getenv(deprivedEnv); path != "" {
 		return 1, true, becomeDeprived(path)
 	}
-	reason := Usable()
+	reason := usable()
 	if reason == nil {
 		return 0, false, nil
 	}
@@ -58,19 +67,25 @@ func Reexec() (code int, done bool, err error) {
 // Usable reports whether this process can build a lab here and now: nil, or one
 // line that says what is missing.
 func Usable() error {
+	if err := HasTUN(); err != nil {
+		return err // root helps with both; a user namespace not with this
+	}
+	return spacesUsable()
+}
+
+// spacesUsable is Usable without a TUN.
+func spacesUsable() error {
 	result := make(chan error, 1)
 	onOwnThread(func() { result <- unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS) })
-	err := <-result
-	if tunErr := openTUN(); tunErr != nil {
-		return tunErr // root helps with both; a user namespace not with this
-	}
-	if err != nil {
+	if err := <-result; err != nil {
 		return fmt.Errorf("lab: network namespaces need root or user namespaces: %w", err)
 	}
 	return nil
 }
 
-func openTUN() error {
+// HasTUN reports whether this process may open a TUN: nil, or one line that says
+// what is missing.
+func HasTUN() error {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("lab: cannot open /dev/net/tun (%w): run as root, or let this user read and write it", err)

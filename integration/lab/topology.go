@@ -44,6 +44,10 @@ type Topology struct {
 	Gateways string // directory with the Gateway objects, one file each
 	// Proxy, set before Prepare, makes the gateway nodes proxy endpoints, too.
 	Proxy bool
+	// Rootless, set before Prepare, says which nodes' agents have no privilege and
+	// no TUN: see Agent.Deprive and Agent.Detour. Nil: none, or those of
+	// DatapathEnv.
+	Rootless func(*Node) bool
 
 	opt Options
 }
@@ -259,10 +263,8 @@ func (t *Topology) Prepare(ctx context.Context, args ...string) (map[string]stri
 			}
 			d.Agents = append(d.Agents, a)
 		}
-		if !d.Hub && os.Getenv(DatapathEnv) == "netstack" {
-			if err := d.deprive(); err != nil {
-				return nil, err
-			}
+		if err := t.deprive(d); err != nil {
+			return nil, err
 		}
 	}
 	for _, d := range t.Domains {
@@ -273,16 +275,27 @@ func (t *Topology) Prepare(ctx context.Context, args ...string) (map[string]stri
 	return keys, nil
 }
 
-// deprive makes the gateway node rootless, in a way that tests need not know of.
-func (d *Domain) deprive() error {
-	gw := d.Agents[0]
+// deprive makes nodes of a domain rootless.
+func (t *Topology) deprive(d *Domain) error {
+	rootless := t.Rootless
+	if rootless == nil && os.Getenv(DatapathEnv) == "netstack" {
+		rootless = func(n *Node) bool { return !d.Hub && n == d.Gateway() }
+	}
 	var local []netip.Prefix
 	for _, n := range d.Nodes {
 		local = append(local, n.Subnets...)
 	}
-	gw.Host.AllowPing()
-	gw.Detour(local...)
-	return gw.Deprive()
+	for i, n := range d.Nodes {
+		if rootless == nil || !rootless(n) {
+			continue
+		}
+		n.AllowPing()
+		d.Agents[i].Detour(local...)
+		if err := d.Agents[i].Deprive(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Start prepares, starts all agents at once and waits until each is ready.

@@ -23,6 +23,8 @@ type Demo struct {
 	Name string
 	// Limit is how long it may take, unless a flag says otherwise.
 	Limit time.Duration
+	// WithoutTUN: it can do without a TUN.
+	WithoutTUN bool
 	// Show plays it in a lab, and says on out what happens.
 	Show func(ctx context.Context, l *lab.Lab, out io.Writer) error
 }
@@ -33,7 +35,11 @@ var errLate = errors.New("not done within the time limit")
 // finds corax, makes the lab, and cleans up however the demo ends. It comes first in
 // main, because the lab starts the program again for what it runs in namespaces.
 func Main(d Demo) {
-	code, done, err := lab.Reexec()
+	reexec := lab.Reexec
+	if d.WithoutTUN {
+		reexec = lab.ReexecWithoutTUN
+	}
+	code, done, err := reexec()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "corax demo:", err)
 		os.Exit(1)
@@ -59,7 +65,7 @@ func (d Demo) run() int {
 		fmt.Fprintln(os.Stderr, "corax demo:", err)
 		return 1
 	}
-	l, err := lab.New(lab.Config{Keep: *keep})
+	l, err := lab.New(lab.Config{Keep: *keep, WithoutTUN: d.WithoutTUN})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "corax demo:", err)
 		return 1
