@@ -36,8 +36,6 @@ type Proxy struct {
 	Callers []netip.Addr
 	// Ports, of an edge, are the ports that may be dialled; sorted.
 	Ports []uint16
-	// HTTPPorts and HTTPSPorts, of a front, are what all Gateways list; sorted.
-	HTTPPorts, HTTPSPorts []uint16
 	// PortMap, of a front, leads from a port that it listens on to one of nodes.
 	PortMap map[uint16]uint16
 	// Problems are those of proxy mode alone; sorted.
@@ -55,8 +53,10 @@ type ProxyNode struct {
 	// to try: the node itself, then by rendezvous hash, so that the nodes of a domain
 	// are spread over its gateway nodes. Empty for an own node, and when none is active.
 	Via []netip.Addr
-	// Ports are those that may be asked for; sorted, shared by the nodes of a domain.
-	Ports []uint16
+	// Ports are those that may be asked for; sorted, shared by the nodes of a domain,
+	// as are HTTP and HTTPS: those of them of which its Gateway says what they speak.
+	Ports       []uint16
+	HTTP, HTTPS []uint16
 }
 
 // PlanProxy works out what proxy mode means on one node. It is pure, as [Plan] is,
@@ -93,6 +93,8 @@ func (d *domain) proxied() bool { return d.replicas(v1beta1.TypeProxy) > 0 }
 // proxyNodes lists the nodes of a domain.
 func (p *planner) proxyNodes(d *domain) []ProxyNode {
 	ports := d.proxyPorts()
+	http, https := d.listedPorts()
+	http, https = sortPorts(http), sortPorts(https)
 	var via map[string][]netip.Addr
 	var names []string
 	if d != p.domain {
@@ -106,7 +108,7 @@ func (p *planner) proxyNodes(d *domain) []ProxyNode {
 	}
 	var all []ProxyNode
 	for _, n := range d.nodes {
-		x := ProxyNode{Name: n.name, Gateway: d.name, IP: n.addr, Own: d == p.domain, Ports: ports}
+		x := ProxyNode{Name: n.name, Gateway: d.name, IP: n.addr, Own: d == p.domain, Ports: ports, HTTP: http, HTTPS: https}
 		for _, name := range byHash(n.name, names) {
 			x.Via = append(x.Via, via[name]...)
 		}
@@ -180,15 +182,12 @@ func (p *planner) planFront(out *Proxy) {
 		if !d.proxied() {
 			continue
 		}
-		http, https := d.listedPorts()
-		out.HTTPPorts, out.HTTPSPorts = append(out.HTTPPorts, http...), append(out.HTTPSPorts, https...)
 		if d != p.domain && len(d.nodes) > 0 && !slices.ContainsFunc(d.members, func(e *member) bool {
 			return e.gateway() && !e.key.IsZero()
 		}) {
 			p.report(d, "", "no active endpoint serves its nodes: they cannot be reached by name")
 		}
 	}
-	out.HTTPPorts, out.HTTPSPorts = sortPorts(out.HTTPPorts), sortPorts(out.HTTPSPorts)
 	out.PortMap = p.portMap()
 }
 

@@ -74,13 +74,13 @@ func renderProxy(p control.Proxy, d control.Desired, names *keyNames) string {
 		fmt.Fprintf(b, "route %s %s\n", r.Prefix, r.Via)
 	}
 	for _, n := range p.Nodes {
-		fmt.Fprintf(b, "node %s/%s %s own=%t via=%s ports=%s\n", n.Gateway, n.Name, n.IP, n.Own, addrs(n.Via), ports(n.Ports))
+		fmt.Fprintf(b, "node %s/%s %s own=%t via=%s ports=%s http=%s https=%s\n", n.Gateway, n.Name, n.IP, n.Own, addrs(n.Via), ports(n.Ports), ports(n.HTTP), ports(n.HTTPS))
 	}
 	if p.Edge {
 		fmt.Fprintf(b, "callers %s ports=%s\n", addrs(p.Callers), ports(p.Ports))
 	}
 	if p.Front {
-		fmt.Fprintf(b, "http=%s https=%s map=%v\n", ports(p.HTTPPorts), ports(p.HTTPSPorts), p.PortMap)
+		fmt.Fprintf(b, "map=%v\n", p.PortMap)
 	}
 	for _, x := range p.Problems {
 		fmt.Fprintf(b, "problem %s\n", x)

@@ -65,8 +65,8 @@ func runFront(t *testing.T, cfg front.Config, socket string) (plain, connect str
 	}
 	any4 := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:0")}
 	f.Apply(front.Plan{
-		HTTP: any4, Connect: any4, ConnectSocket: socket, PlainPorts: []uint16{9100},
-		Nodes: []front.Node{{Name: "edge-1", Ports: []uint16{10250, 9100}}, {Name: "edge-2", Ports: []uint16{10250}}},
+		HTTP: any4, Connect: any4, ConnectSocket: socket,
+		Nodes: []front.Node{{Name: "edge-1", Ports: []uint16{10250, 9100}, PlainPorts: []uint16{9100}}, {Name: "edge-2", Ports: []uint16{10250}}},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -81,7 +81,6 @@ func (a *agent) applyFront(plan control.Proxy) []string {
 // frontPlan turns the plan of proxy mode into what the front listens at and serves.
 func frontPlan(cfg *agentConfig, plan control.Proxy) front.Plan {
 	out := front.Plan{
-		PlainPorts: plan.HTTPPorts, TLSPorts: plan.HTTPSPorts,
 		// Without nodes proxy mode is off, and streams that are open end. A node that
 		// only stopped being a front lets them go on.
 		End: len(plan.Nodes) == 0,
@@ -90,7 +89,7 @@ func frontPlan(cfg *agentConfig, plan control.Proxy) front.Plan {
 		return out
 	}
 	for _, n := range plan.Nodes {
-		out.Nodes = append(out.Nodes, front.Node{Name: n.Name, IP: n.IP, Ports: n.Ports})
+		out.Nodes = append(out.Nodes, front.Node{Name: n.Name, IP: n.IP, Ports: n.Ports, PlainPorts: n.HTTP, TLSPorts: n.HTTPS})
 	}
 	out.TLS = tlsListeners(cfg, plan.PortMap)
 	if cfg.ProxyHTTPAddr.IsValid() {

@@ -21,8 +21,8 @@ func TestFrontPlan(t *testing.T) {
 		}
 		return &cfg
 	}
-	nodes := []control.ProxyNode{{Name: "edge-1", Gateway: "a", IP: ip("192.168.1.10"), Ports: []uint16{10250}}}
-	fronts := []front.Node{{Name: "edge-1", IP: ip("192.168.1.10"), Ports: []uint16{10250}}}
+	nodes := []control.ProxyNode{{Name: "edge-1", Gateway: "a", IP: ip("192.168.1.10"), Ports: []uint16{10250}, HTTP: []uint16{9101}, HTTPS: []uint16{9100}}}
+	fronts := []front.Node{{Name: "edge-1", IP: ip("192.168.1.10"), Ports: []uint16{10250}, PlainPorts: []uint16{9101}, TLSPorts: []uint16{9100}}}
 	tls := []front.TLSListener{{Addr: at("10.0.0.4:10281"), Port: 10250}}
 	http := []netip.AddrPort{at("10.0.0.4:10282")}
 	for _, tt := range []struct {
@@ -35,8 +35,8 @@ func TestFrontPlan(t *testing.T) {
 		{"no front any more", base(nil), control.Proxy{Nodes: nodes, Edge: true}, front.Plan{}},
 		{
 			"front", base(nil),
-			control.Proxy{Front: true, Nodes: nodes, PortMap: map[uint16]uint16{10281: 10250}, HTTPPorts: []uint16{10255}, HTTPSPorts: []uint16{9100}},
-			front.Plan{TLS: tls, HTTP: http, Nodes: fronts, PlainPorts: []uint16{10255}, TLSPorts: []uint16{9100}},
+			control.Proxy{Front: true, Nodes: nodes, PortMap: map[uint16]uint16{10281: 10250}},
+			front.Plan{TLS: tls, HTTP: http, Nodes: fronts},
 		},
 		{
 			"further TLS ports", base(nil),

@@ -95,16 +95,18 @@ func plan() Plan {
 	local := netip.MustParseAddrPort("127.0.0.1:0")
 	ports := []uint16{10250, 10255, 9100, 9443}
 	return Plan{
-		TLS:        []TLSListener{{local, 10250}},
-		HTTP:       []netip.AddrPort{local},
-		TLSPorts:   []uint16{9443},
-		PlainPorts: []uint16{9100},
+		TLS:  []TLSListener{{local, 10250}},
+		HTTP: []netip.AddrPort{local},
 		Nodes: []Node{
-			{"Edge1", netip.MustParseAddr("10.0.0.5"), ports},
-			{"edge2", netip.MustParseAddr("10.0.0.5"), ports},
-			{"edge3.example.org", netip.MustParseAddr("10.0.0.7"), ports},
+			node("Edge1", "10.0.0.5", ports),
+			node("edge2", "10.0.0.5", ports),
+			node("edge3.example.org", "10.0.0.7", ports),
 		},
 	}
+}
+
+func node(name, ip string, ports []uint16) Node {
+	return Node{Name: name, IP: netip.MustParseAddr(ip), Ports: ports, TLSPorts: []uint16{9443}, PlainPorts: []uint16{9100}}
 }
 
 // run starts a front, which ends with the test at the latest.

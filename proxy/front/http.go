@@ -85,7 +85,7 @@ func (x *exchange) prepare(ctx context.Context, r *http.Request) error {
 	if x.up, err = upgradeOf(r.Header); err != nil {
 		return err
 	}
-	x.https = f.table.Load().speaksTLS(target.Port, x.conn.tls != nil)
+	x.https = f.table.Load().speaksTLS(target, x.conn.tls != nil)
 	f.cfg.Counters.Took(proxy.StageRequest, time.Since(a.began))
 	if f.reviews != nil {
 		began := time.Now()

@@ -14,10 +14,6 @@ type Plan struct {
 	// it; empty: none.
 	ConnectSocket string
 	Nodes         []Node
-	// PlainPorts and TLSPorts are the node ports that speak HTTP and HTTPS. One
-	// that is in both or in neither speaks what the front speaks at which it is
-	// asked for. 10250 is always HTTPS and 10255 HTTP.
-	PlainPorts, TLSPorts []uint16
 	// End ends the open streams, too: proxy mode is switched off. Otherwise streams
 	// outlive the listener that they came by.
 	End bool
@@ -38,6 +34,10 @@ type Node struct {
 	IP netip.Addr
 	// Ports are those that may be asked for.
 	Ports []uint16
+	// PlainPorts and TLSPorts are those that speak HTTP and HTTPS. One that is in
+	// both or in neither speaks what the front speaks at which it is asked for. 10250
+	// is always HTTPS and 10255 HTTP.
+	PlainPorts, TLSPorts []uint16
 }
 
 // Listener is a listener as it is now, for status.

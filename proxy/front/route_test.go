@@ -3,7 +3,6 @@ package front
 import (
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -159,7 +158,7 @@ func routing(t testing.TB) *Front {
 		t.Fatal(err)
 	}
 	p := plan()
-	p.Nodes = append(p.Nodes, Node{"evil", netip.MustParseAddr("169.254.169.254"), p.Nodes[0].Ports}, Node{"third", netip.MustParseAddr("10.0.0.5"), nil}, Node{"loop", netip.MustParseAddr("127.0.0.2"), p.Nodes[0].Ports})
+	p.Nodes = append(p.Nodes, node("evil", "169.254.169.254", p.Nodes[0].Ports), node("third", "10.0.0.5", nil), node("loop", "127.0.0.2", p.Nodes[0].Ports))
 	f.Apply(p)
 	return f
 }
@@ -248,4 +247,33 @@ func FuzzRoute(f *testing.F) {
 			t.Errorf("query %q", r.URL.RawQuery)
 		}
 	})
+}
+
+// TestSpeaksTLS: what a port speaks is said by the Gateway of its node, and of no other.
+func TestSpeaksTLS(t *testing.T) {
+	table := newTable(Plan{Nodes: []Node{
+		{Name: "A", PlainPorts: []uint16{9000, 9002, 10250}, TLSPorts: []uint16{9001, 9002}},
+		{Name: "b", PlainPorts: []uint16{9001}, TLSPorts: []uint16{9000, 10250}},
+	}})
+	for _, tt := range []struct {
+		node       string
+		port       uint16
+		plain, tls bool // at a front that speaks HTTP, and HTTPS
+	}{
+		{"A", 9000, false, false},
+		{"b", 9000, true, true},
+		{"A", 9001, true, true},
+		{"b", 9001, false, false},
+		{"A", 9002, false, true},
+		{"b", 9002, false, true},
+		{"A", 10250, false, true},
+		{"b", 10250, true, true},
+		{"b", 10255, false, false},
+		{"none", 9000, false, true},
+	} {
+		to := proxy.Target{Node: tt.node, Port: tt.port}
+		if plain, tls := table.speaksTLS(to, false), table.speaksTLS(to, true); plain != tt.plain || tls != tt.tls {
+			t.Errorf("%s: %t at plain HTTP, %t at TLS", to, plain, tls)
+		}
+	}
 }

@@ -16,15 +16,11 @@ const maxHost = 253
 type table struct {
 	names map[string]Node // by name in lower case
 	// unique has the addresses that exactly one node has.
-	unique       map[netip.Addr]Node
-	plain, https []uint16
+	unique map[netip.Addr]Node
 }
 
 func newTable(p Plan) *table {
-	t := &table{
-		names: map[string]Node{}, unique: map[netip.Addr]Node{},
-		plain: p.PlainPorts, https: p.TLSPorts,
-	}
+	t := &table{names: map[string]Node{}, unique: map[netip.Addr]Node{}}
 	shared := map[netip.Addr]bool{}
 	for _, n := range p.Nodes {
 		name := strings.ToLower(n.Name)
@@ -100,11 +96,12 @@ func (n Node) target(port uint16) (proxy.Target, error) {
 	return proxy.Target{Node: n.Name, Port: port}, nil
 }
 
-// speaksTLS reports whether a node port is to be asked by TLS, at a front that
-// itself speaks TLS or not.
-func (t *table) speaksTLS(port uint16, front bool) bool {
-	plain := port == 10255 || slices.Contains(t.plain, port)
-	https := port == 10250 || slices.Contains(t.https, port)
+// speaksTLS reports whether a port of a node is to be asked by TLS, at a front that
+// itself speaks TLS or not. Sites may use one port for both.
+func (t *table) speaksTLS(to proxy.Target, front bool) bool {
+	n := t.names[strings.ToLower(to.Node)]
+	plain := to.Port == 10255 || slices.Contains(n.PlainPorts, to.Port)
+	https := to.Port == 10250 || slices.Contains(n.TLSPorts, to.Port)
 	if plain == https {
 		return front
 	}

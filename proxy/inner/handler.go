@@ -1,4 +1,4 @@
-package run
+package inner
 
 import (
 	"cmp"
@@ -73,7 +73,7 @@ var _ netstack.SiteHandler = (*Handler)(nil)
 // New makes a Handler.
 func New(cfg Config) (*Handler, error) {
 	if cfg.Dialer == nil || cfg.Connections < 0 || cfg.Flows < 0 {
-		return nil, errors.New("run: no dialer, or a limit below zero")
+		return nil, errors.New("inner: no dialer, or a limit below zero")
 	}
 	cfg.Connections, cfg.Flows = cmp.Or(cfg.Connections, 384), cmp.Or(cfg.Flows, 96)
 	h := &Handler{cfg: cfg, log: cfg.Log, flows: map[ends]*flow{}}

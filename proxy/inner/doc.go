@@ -1,4 +1,4 @@
-// Package run carries what a program sends that has a network namespace of its own,
+// Package inner carries what a program sends that has a network namespace of its own,
 // whose default route is a TUN that the namespace's maker holds: corax run.
 //
 //	program ─► TUN ─► netstack.Site ─► Handler ─► Dialer ─► agent ─► tunnel ─► pod
@@ -9,4 +9,4 @@
 // end has no socket becomes ICMP port unreachable. One address in the namespace is a
 // name server: what is sent to its port 53 goes to the cluster's. Pings are answered
 // with ICMP "prohibited".
-package run
+package inner
