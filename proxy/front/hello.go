@@ -19,57 +19,69 @@ var (
 
 // parseHello returns the server name in the ClientHello (RFC 8446 4.1.2, RFC 6066 3)
 // that TLS records begin with: in lower case, empty when there is none. With
-// [errHelloMore] more bytes may help.
-func parseHello(records []byte) (name string, err error) {
-	message, complete, err := handshake(records)
+// [errHelloMore] more bytes may help: need of them in all, at the least.
+func parseHello(records []byte) (name string, need int, err error) {
+	message, need, err := handshake(records)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	if !complete {
+	if need > 0 {
 		if len(records) >= maxHello {
-			return "", errHelloLong
+			return "", 0, errHelloLong
 		}
-		return "", errHelloMore
+		return "", need, errHelloMore
 	}
-	return serverName(message)
+	name, err = serverName(message)
+	return name, 0, err
 }
 
 // handshake joins the fragments of the first handshake message, without its header.
-func handshake(records []byte) (message []byte, complete bool, err error) {
+// While that is not complete, need is how many bytes there must be until more is
+// known of it: to look at all of them for each byte that comes would cost a caller who
+// sends single ones nothing, and us much.
+func handshake(all []byte) (message []byte, need int, err error) {
 	var joined []byte
-	for {
+	for records := all; ; {
 		if len(records) > 0 && records[0] != 22 {
 			if joined == nil {
-				return nil, false, errHelloPlain
+				return nil, 0, errHelloPlain
 			}
-			return nil, false, errHelloBad
+			return nil, 0, errHelloBad
 		}
 		if len(records) > 1 && records[1] != 3 {
-			return nil, false, errHelloPlain
+			return nil, 0, errHelloPlain
+		}
+		if len(records) < 2 {
+			return nil, len(all) + 1, nil
 		}
 		if len(records) < 5 {
-			return nil, false, nil
+			return nil, len(all) + 5 - len(records), nil
 		}
 		n := int(binary.BigEndian.Uint16(records[3:]))
 		if n == 0 || n > maxHello {
-			return nil, false, errHelloBad
+			return nil, 0, errHelloBad
 		}
 		fragment := records[5:min(5+n, len(records))]
 		joined = append(joined, fragment...)
 		if len(joined) > 0 && joined[0] != 1 {
-			return nil, false, errHelloBad
+			return nil, 0, errHelloBad
+		}
+		lacking := max(4-len(joined), 1)
+		if len(joined) == 0 {
+			lacking = 1 // that says whether it is a ClientHello
 		}
 		if len(joined) >= 4 {
 			size := int(joined[1])<<16 | int(joined[2])<<8 | int(joined[3])
 			if size > maxHello {
-				return nil, false, errHelloLong
+				return nil, 0, errHelloLong
 			}
 			if len(joined) >= 4+size {
-				return joined[4 : 4+size], true, nil
+				return joined[4 : 4+size], 0, nil
 			}
+			lacking = 4 + size - len(joined)
 		}
 		if len(fragment) < n {
-			return nil, false, nil
+			return nil, len(all) + min(lacking, n-len(fragment)), nil
 		}
 		records = records[5+n:]
 	}

@@ -100,7 +100,7 @@ func TestParseHello(t *testing.T) {
 		{"extension cut off", helloWith([]byte{0, 0, 0, 9}), "", errHelloBad},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := parseHello(c.bytes)
+			got, _, err := parseHello(c.bytes)
 			if got != c.want || !errors.Is(err, c.err) {
 				t.Errorf("%q, %v, want %q, %v", got, err, c.want, c.err)
 			}
@@ -116,6 +116,47 @@ func TestReadHelloStops(t *testing.T) {
 	_, _, err := readHello(r)
 	if !errors.Is(err, errHelloLong) || r.n > maxHello {
 		t.Errorf("%d bytes, %v", r.n, err)
+	}
+}
+
+// TestHelloNeed reads hellos byte by byte: to look only when there are as many bytes
+// as were needed finds the same, at the same byte, and looks a few times.
+func TestHelloNeed(t *testing.T) {
+	plain := helloFor(&tls.Config{ServerName: "edge1.example.org"})
+	for _, c := range []struct {
+		name  string
+		bytes []byte
+		looks int
+	}{
+		{"in one record", plain, 6},
+		{"in records of 100 bytes", fragmented(plain, 100), 6 + 4*len(plain)/100},
+		{"in records of one byte", fragmented(plain, 1), 4 * len(plain)},
+		{"HTTP", []byte("GET / HTTP/1.1\r\n\r\n"), 1},
+		{"half of TLS", []byte{22, 2, 0, 0, 0, 0}, 2},
+		{"another message", []byte{22, 3, 1, 0, 9, 2, 0, 0, 0, 0}, 4},
+		{"two names", helloWith(sni("a", "b")), 6},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			need, looks, found := 1, 0, 0
+			for n := 1; n <= len(c.bytes) && found == 0; n++ {
+				_, more, err := parseHello(c.bytes[:n])
+				known := !errors.Is(err, errHelloMore)
+				if n < need {
+					if known {
+						t.Fatalf("it is known after %d bytes, %d are said to be needed", n, need)
+					}
+					continue
+				}
+				looks++
+				need = more
+				if known {
+					found = n
+				}
+			}
+			if found == 0 || looks > c.looks {
+				t.Errorf("found after %d bytes by %d looks, want %d", found, looks, c.looks)
+			}
+		})
 	}
 }
 
@@ -157,8 +198,11 @@ func FuzzClientHello(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		name, err := parseHello(b)
+		name, need, err := parseHello(b)
 		if err != nil {
+			if (need > len(b)) != errors.Is(err, errHelloMore) {
+				t.Errorf("%d bytes are needed after %d, with %v", need, len(b), err)
+			}
 			if name != "" {
 				t.Errorf("name %q with %v", name, err)
 			}
@@ -168,7 +212,7 @@ func FuzzClientHello(f *testing.F) {
 			return
 		}
 		// What more bytes follow cannot change it.
-		if again, err := parseHello(append(slices.Clone(b), 0)); again != name || err != nil {
+		if again, _, err := parseHello(append(slices.Clone(b), 0)); again != name || err != nil {
 			t.Errorf("%q, %v with a byte more, %q before", again, err, name)
 		}
 		// A node must not read another name than we did.

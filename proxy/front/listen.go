@@ -92,6 +92,9 @@ func open(ctx context.Context, w wanted) (net.Listener, error) {
 	} else if i, lerr := os.Lstat(w.addr); errors.Is(err, syscall.ECONNREFUSED) && lerr == nil && i.Mode().Type() == os.ModeSocket {
 		_ = os.Remove(w.addr)
 	}
+	// On Linux the socket is made with the mode of its descriptor, so that there is no
+	// moment in which others can open it.
+	lc.Control = private
 	ln, err := lc.Listen(ctx, "unix", w.addr)
 	if err != nil {
 		return nil, err
@@ -101,6 +104,11 @@ func open(ctx context.Context, w wanted) (net.Listener, error) {
 		return nil, err
 	}
 	return ln, nil
+}
+
+// private gives a descriptor to its owner alone, where the system knows of that.
+func private(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), 0o600) })
 }
 
 // accept takes connections until the listener is closed. Its goroutine also closes

@@ -50,15 +50,16 @@ func (f *Front) ours(name string) bool {
 // What was read is to be passed on.
 func readHello(c net.Conn) (name string, hello []byte, err error) {
 	buf := make([]byte, 2048)
-	n := 0
+	n, need := 0, 1
 	for {
 		m, err := c.Read(buf[n:])
 		n += m
-		if m > 0 {
-			name, perr := parseHello(buf[:n])
+		if n >= min(need, maxHello) {
+			name, more, perr := parseHello(buf[:n])
 			if !errors.Is(perr, errHelloMore) {
 				return name, buf[:n], perr
 			}
+			need = more
 		}
 		if err != nil {
 			return "", buf[:n], cut(err, n)
