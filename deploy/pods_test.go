@@ -26,7 +26,6 @@ type podSpec struct {
 	HostNetwork        bool   `yaml:"hostNetwork"`
 	HostPID            bool   `yaml:"hostPID"`
 	HostIPC            bool   `yaml:"hostIPC"`
-	InitContainers     []any  `yaml:"initContainers"`
 	SecurityContext    struct {
 		RunAsNonRoot   *bool          `yaml:"runAsNonRoot"`
 		RunAsUser      *int           `yaml:"runAsUser"`
@@ -40,8 +39,9 @@ type podSpec struct {
 			} `yaml:"requiredDuringSchedulingIgnoredDuringExecution"`
 		} `yaml:"nodeAffinity"`
 	} `yaml:"affinity"`
-	Containers []container      `yaml:"containers"`
-	Volumes    []map[string]any `yaml:"volumes"`
+	InitContainers []container      `yaml:"initContainers"`
+	Containers     []container      `yaml:"containers"`
+	Volumes        []map[string]any `yaml:"volumes"`
 }
 
 type sysctl struct {
@@ -269,6 +269,11 @@ func TestFlagsExist(t *testing.T) {
 	for _, f := range []string{"chart/corax/templates/_agent.tpl", "chart/corax/templates/controller.yaml", "chart/corax/templates/uninstall.yaml"} {
 		args = append(args, argument.FindAllString(text(t, f), -1)...)
 	}
+	for _, f := range examplePods {
+		args = append(args, regexp.MustCompile(`- --[a-z][-a-z]+`).FindAllString(text(t, f), -1)...)
+	}
+	exec := regexp.MustCompile("(?m)^Exec=.*$").FindString(text(t, "examples/corax.container"))
+	args = append(args, argument.FindAllString(exec, -1)...)
 	for _, u := range units {
 		exec := regexp.MustCompile("(?m)^ExecStart=.*$").FindString(text(t, filepath.Join("systemd", u)))
 		args = append(args, argument.FindAllString(exec, -1)...)

@@ -92,7 +92,8 @@ func everything(t *testing.T, c *cluster.Cluster) []string {
 }
 
 // TestDeployPodSecurity has the API server judge the pods: the unprivileged ones
-// and the controller's pass the strictest level, the others need the host.
+// the controller's and those of the examples pass the strictest level, the others need
+// the host.
 func TestDeployPodSecurity(t *testing.T) {
 	c := cluster.Start(t, cluster.Options{})
 	c.ApplyYAML(t, `{apiVersion: v1, kind: Namespace, metadata: {name: strict, labels: {pod-security.kubernetes.io/enforce: restricted}}}`)
@@ -108,18 +109,29 @@ func TestDeployPodSecurity(t *testing.T) {
 		{unprivileged, "deployment", "corax-controller", true},
 		{netAdmin, "daemonset", "corax-agent", false},
 		{netAdmin, "daemonset", "corax-hub", false},
+		{"deploy/examples/kubernetes/deployment.yaml", "deployment", "corax", true},
+		{"deploy/examples/kubernetes/sidecar.yaml", "deployment", "shop", true},
 	} {
-		c.Apply(t, test.dir)
+		namespace := "kube-system"
+		if strings.Contains(test.dir, "examples") {
+			namespace = "strict"
+			if out, err := c.Kubectl(t, nil, "apply", "--validate=strict", "-n", namespace, "-f", "../../"+test.dir); err != nil || strings.Contains(string(out), "Warning") {
+				t.Fatalf("%s: %v\n%s", test.dir, err, out)
+			}
+			c.AccountConfig(t, "strict/default")
+		} else {
+			c.Apply(t, test.dir)
+		}
 		var spec corev1.PodSpec
 		switch test.kind {
 		case "daemonset":
-			ds, err := c.Client.AppsV1().DaemonSets("kube-system").Get(t.Context(), test.name, metav1.GetOptions{})
+			ds, err := c.Client.AppsV1().DaemonSets(namespace).Get(t.Context(), test.name, metav1.GetOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			spec = ds.Spec.Template.Spec
 		case "deployment":
-			d, err := c.Client.AppsV1().Deployments("kube-system").Get(t.Context(), test.name, metav1.GetOptions{})
+			d, err := c.Client.AppsV1().Deployments(namespace).Get(t.Context(), test.name, metav1.GetOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
