@@ -69,9 +69,10 @@ func (c kubeCluster) Fronting(f *front.Config) {
 		node, known, _ := c.Node(host)
 		return node, known
 	}
+	var failed errChange // it is asked for each request
 	f.NodeCAs = func() *x509.CertPool {
 		pool, err := c.ClusterCA()
-		if err != nil {
+		if failed.is(err) && err != nil {
 			c.log.Warn("no certificate of a node can be verified", "err", err)
 		}
 		return pool
