@@ -40,14 +40,14 @@ func (a *agent) buildOutbound() error {
 	var err error
 	if o.dialer, err = outbound.NewDialer(outbound.Config{
 		Log: a.log, Network: network, Reach: a.remote, DNS: a.cfg.ClusterDNS,
-		ServiceCIDRs: a.cfg.ServiceCIDRs, Endpoints: a.endpoints,
+		ServiceCIDRs: a.cfg.ServiceCIDRs, Endpoints: a.endpoints, Streams: a.profile.streams,
 	}); err != nil {
 		return err
 	}
 	if o.maps, err = outbound.NewMaps(o.dialer, a.log, a.cfg.Forwards); err != nil {
 		return err
 	}
-	if o.socks, err = socks.New(socks.Config{Log: a.log, Dialer: o.dialer, Users: a.cfg.SOCKSUsers}); err != nil {
+	if o.socks, err = socks.New(socks.Config{Log: a.log, Dialer: o.dialer, Users: a.cfg.SOCKSUsers, Conns: a.profile.streams}); err != nil {
 		return err
 	}
 	for _, d := range []*door{

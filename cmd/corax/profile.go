@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"corax/dataplane/netstack"
 	"corax/dataplane/wg"
@@ -51,6 +52,8 @@ type profile struct {
 	heap   int64       // for debug.SetMemoryLimit, in bytes; zero: leave it
 	gc     int         // percent, as GOGC
 	width  int         // threads at most
+	// shrink is how often memory is given back that was used once; zero: once.
+	shrink time.Duration
 	bounds wg.Bounds
 	// Of every UDP socket that carries packets: the kernel's queue in bytes, and the
 	// buffers of 64 KiB.
@@ -58,6 +61,7 @@ type profile struct {
 	buffers             netstack.Buffers
 	attempts            int // connections that are not established yet
 	limits              forward.Limits
+	streams             int // through one port map or proxy
 }
 
 // sizes are the profiles without what depends on the machine. Zero fields mean
@@ -66,21 +70,21 @@ func sizes(n profileName) profile {
 	switch n {
 	case profile32:
 		return profile{
-			name: n, gc: 15, width: 1,
+			name: n, gc: 15, width: 1, shrink: time.Minute,
 			bounds:       wg.Bounds{Batch: 16, InFlight: 32, Staged: 16, StagedAll: 32, Feed: 128, Handshakes: 100},
 			socketBuffer: 256 << 10, slots: 2,
 			buffers:  netstack.Buffers{Default: 32 << 10, Max: 64 << 10, Queue: 256 << 10},
 			attempts: 64,
-			limits:   forward.Limits{Connections: 64, Flows: 128, Pings: 16},
+			limits:   forward.Limits{Connections: 64, Flows: 128, Pings: 16}, streams: 32,
 		}
 	case profile64:
 		return profile{
-			name: n, gc: 20, width: 2,
+			name: n, gc: 20, width: 2, shrink: time.Minute,
 			bounds:       wg.Bounds{Batch: 32, InFlight: 64, Staged: 32, StagedAll: 64, Feed: 256, Handshakes: 200},
 			socketBuffer: 512 << 10, slots: 4,
 			buffers:  netstack.Buffers{Default: 64 << 10, Max: 128 << 10, Queue: 512 << 10},
 			attempts: 128,
-			limits:   forward.Limits{Connections: 128, Flows: 512, Pings: 32},
+			limits:   forward.Limits{Connections: 128, Flows: 512, Pings: 32}, streams: 128,
 		}
 	case profile256:
 		return profile{
@@ -89,7 +93,7 @@ func sizes(n profileName) profile {
 			socketBuffer: 2 << 20, slots: 8,
 			buffers:  netstack.Buffers{Default: 128 << 10, Max: 512 << 10, Queue: 1 << 20},
 			attempts: 512,
-			limits:   forward.Limits{Connections: 512, Flows: 2048, Pings: 128},
+			limits:   forward.Limits{Connections: 512, Flows: 2048, Pings: 128}, streams: 512,
 		}
 	default:
 		return profile{name: profileFull, gc: garbage, width: maxWidth}

@@ -18,30 +18,41 @@ const settled = 20 * time.Second
 // shrink gives back, once the agent is settled, what only the start needed: free
 // heap, and the pages of the program that were touched. Of a binary of 40 MB, most
 // of it the Kubernetes libraries, starting touches three quarters and running less
-// than half; what is needed again is read again from the page cache.
-func shrink(ctx context.Context) error {
+// than half; what is needed again is read again from the page cache. It does so
+// again whenever the time again has passed, unless that is zero: what happens once
+// an hour should not cost a small device its memory.
+func shrink(ctx context.Context, again time.Duration) error {
 	t := time.NewTimer(settled)
 	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-t.C:
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		giveBack()
+		if again == 0 {
+			return nil
+		}
+		t.Reset(again)
 	}
+}
+
+func giveBack() {
 	debug.FreeOSMemory()
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
-		return nil // nothing depends on it
+		return // nothing depends on it
 	}
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
-		return nil
+		return
 	}
 	for line := range strings.Lines(string(maps)) {
 		if start, end, ok := unwritable(line, exe); ok {
 			_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_DONTNEED)
 		}
 	}
-	return nil
 }
 
 // unwritable returns the addresses of a line of /proc/self/maps when it is a part

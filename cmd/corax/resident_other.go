@@ -2,7 +2,10 @@
 
 package main
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // shrink does nothing here.
-func shrink(context.Context) error { return nil }
+func shrink(context.Context, time.Duration) error { return nil }

@@ -55,6 +55,17 @@ type Config struct {
 	// port of "tcp" or "udp"; an error says why none is known. It is needed with
 	// ServiceCIDRs, and may be called from several goroutines at once.
 	Endpoints func(network string, at netip.AddrPort) ([]netip.AddrPort, error)
+	// Streams bounds what is open at once through one port map; zero means 1024,
+	// which is the most.
+	Streams int
+}
+
+// most is how many streams or flows may be open at once through one port map.
+func (d *Dialer) most() int {
+	if d.cfg.Streams <= 0 {
+		return maxStreams
+	}
+	return min(maxStreams, d.cfg.Streams)
 }
 
 // Dialer connects with other domains. Its methods may be called from several

@@ -236,7 +236,7 @@ func (ms *Maps) listen(ctx context.Context, m *mapped) error {
 		return err
 	}
 	m.setProblem(nil)
-	return Serve(ctx, ln, maxStreams, func() { ms.refused.Add(1) }, func(ctx context.Context, c net.Conn) { ms.stream(ctx, m, c) })
+	return Serve(ctx, ln, ms.dialer.most(), func() { ms.refused.Add(1) }, func(ctx context.Context, c net.Conn) { ms.stream(ctx, m, c) })
 }
 
 // stream carries one connection. One that cannot be dialled is reset.

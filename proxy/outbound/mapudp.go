@@ -58,7 +58,7 @@ func (ms *Maps) serveUDP(ctx context.Context, m *mapped, c *net.UDPConn) error {
 		}
 		fl := f.get(from)
 		if fl == nil {
-			if f.m.open.Load() >= maxStreams {
+			if f.m.open.Load() >= int64(ms.dialer.most()) {
 				ms.refused.Add(1)
 				continue
 			}

@@ -21,7 +21,7 @@ const maxHeader = 16 << 10
 // ServeConnect serves HTTP CONNECT on ln until ctx ends; then it closes ln, and joins
 // what it started.
 func (s *Server) ServeConnect(ctx context.Context, ln net.Listener) error {
-	return outbound.Serve(ctx, ln, maxConns, func() { s.full.Add(1) }, s.http)
+	return outbound.Serve(ctx, ln, s.cfg.Conns, func() { s.full.Add(1) }, s.http)
 }
 
 // http serves one client: one request, since what follows is the stream.

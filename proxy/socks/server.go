@@ -49,6 +49,8 @@ type Config struct {
 	Dialer Dialer
 	// Users are passwords by user; empty means that nobody is asked for one.
 	Users map[string]string
+	// Conns bounds the connections of one listener; zero means 4096, which is the most.
+	Conns int
 }
 
 // Server serves SOCKS5 and HTTP CONNECT. Its methods may be called from several
@@ -71,6 +73,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Dialer == nil {
 		return nil, errors.New("socks: no dialer")
 	}
+	if cfg.Conns <= 0 || cfg.Conns > maxConns {
+		cfg.Conns = maxConns
+	}
 	s := &Server{cfg: cfg, log: cfg.Log, lookups: make(chan struct{}, maxLookups)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -81,7 +86,7 @@ func New(cfg Config) (*Server, error) {
 // ServeSOCKS serves SOCKS5 on ln until ctx ends; then it closes ln, and joins what it
 // started.
 func (s *Server) ServeSOCKS(ctx context.Context, ln net.Listener) error {
-	return outbound.Serve(ctx, ln, maxConns, func() { s.full.Add(1) }, s.socks)
+	return outbound.Serve(ctx, ln, s.cfg.Conns, func() { s.full.Add(1) }, s.socks)
 }
 
 // Open returns how many connections and associations are open.
