@@ -6,5 +6,6 @@
 //	charttest/   a module of its own that renders the chart and writes manifests/
 //	dashboards/  alert rules, and a dashboard for Grafana
 //	image/       makes the container image
+//	examples/    agents without privileges in containers
 //	systemd/     a unit and an example for nodes outside Kubernetes
 package deploy
