@@ -6,7 +6,7 @@ LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 UNIT      = $(shell $(GO) list ./... | grep -v /integration)
 RACE     := $(if $(shell command -v gcc),-race)# the race detector needs a C compiler
 FUZZTIME ?= 10s
-.PHONY: help build cross portable test unit integration kubernetes race lint fuzz bench demo demo-k8s soak image generate clean
+.PHONY: help build small cross portable test unit integration kubernetes race lint fuzz bench demo demo-k8s soak image generate clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ build: ## Build bin/corax for this machine
 
 cross: ## Build bin/corax-linux-<arch> for every architecture
 	@for a in amd64 arm64 arm riscv64 mipsle; do echo "bin/corax-linux-$$a"; GOOS=linux GOARCH=$$a GOMIPS=softfloat $(BUILD) -o bin/corax-linux-$$a ./cmd/corax || exit 1; done
+
+small: ## Build bin/corax-small, without Kubernetes, for the smallest devices
+	$(BUILD) -tags nokube,nethttpomithttp2 -o bin/corax-small ./cmd/corax
 
 portable: ## Compile for every architecture and for darwin, mostly without Kubernetes
 	@for a in arm64 riscv64 mipsle; do echo "linux/$$a"; GOOS=linux GOARCH=$$a GOMIPS=softfloat $(BUILD) -tags nokube -o /dev/null ./cmd/corax || exit 1; done
