@@ -38,9 +38,15 @@ egressSelections:
 // a hosts file.
 func (w *world) testEgress(t *testing.T) {
 	cert, key := w.Cluster.Issue(t, "egress")
-	for _, tt := range []struct{ name, config string }{
-		{"unix socket", fmt.Sprintf(selectSocket, socket(w.ControlNode()))},
-		{"mTLS", fmt.Sprintf(selectTCP, w.Node("cloud-gw").IP, w.Cluster.CAFile(), cert, key)},
+	for _, tt := range []struct {
+		name, config string
+		doctor       []string // the same for the doctor
+	}{
+		{"unix socket", fmt.Sprintf(selectSocket, socket(w.ControlNode())), []string{"--connect", "unix:" + socket(w.ControlNode())}},
+		{"mTLS", fmt.Sprintf(selectTCP, w.Node("cloud-gw").IP, w.Cluster.CAFile(), cert, key), []string{
+			"--connect", fmt.Sprintf("https://%s:10295", w.Node("cloud-gw").IP),
+			"--connect-ca", w.Cluster.CAFile(), "--connect-cert", cert, "--connect-key", key,
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "egress.yaml")
@@ -55,6 +61,10 @@ func (w *world) testEgress(t *testing.T) {
 				if got := w.kubectl(t, "logs", pod(node), "-c", "main", "--limit-bytes=40"); !strings.HasPrefix(got, node+" 0\n") {
 					t.Errorf("logs of %s: %q", node, got)
 				}
+			}
+			out, err := w.Agent(w.ControlNode().Name).Command(t.Context(), append([]string{"doctor", "--node", "edge-a-1"}, tt.doctor...)...)
+			if err != nil || !strings.Contains(string(out), "ok    kubelet  TLS ends at system:node:edge-a-1") {
+				t.Errorf("the doctor: %v\n%s", err, out)
 			}
 			if tt.name == "unix socket" { // Services go the same way; the node of the API server has them
 				stop := w.startMetricsServer(t)
