@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +84,12 @@ func (w *world) terminated(ctx context.Context, front, node, token string) (int,
 // the control plane, as its API server sees it.
 func (w *world) testDoctor(t *testing.T) {
 	admin := w.Cluster.Kubeconfig(t, w.Cluster.Config())
+	w.Cluster.ApplyYAML(t, scraper)
+	token := func(account string) []string {
+		file := filepath.Join(t.TempDir(), "token")
+		must(t, os.WriteFile(file, []byte(w.Cluster.AccountConfig(t, account).BearerToken+"\n"), 0o600))
+		return []string{"--node", "edge-a-1", "--http", w.Node("cloud-gw").IP.String() + ":10282", "--token-file", file}
+	}
 	for _, tt := range []struct {
 		name string
 		args []string
@@ -94,6 +102,8 @@ func (w *world) testDoctor(t *testing.T) {
 		{"an unknown node", []string{"--node", "edge-x"}, "objects"},
 		{"a port that is not listed", []string{"--node", "edge-a-1", "--port", "22"}, "objects"},
 		{"a port where nobody listens", []string{"--node", "edge-a-1", "--port", "9445"}, "node"},
+		{"a scraper", token("scraper"), ""},
+		{"somebody without rights", token("stranger"), "token"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := append([]string{"doctor", "-o", "json", "--kubeconfig", admin, "--hosts", w.hosts()}, tt.args...)
@@ -104,14 +114,18 @@ func (w *world) testDoctor(t *testing.T) {
 			if jerr := json.Unmarshal(out, &report); jerr != nil {
 				t.Fatalf("%v: %s", jerr, out)
 			}
-			bad := ""
+			bad, asked := "", false
 			for _, c := range report.Checks {
+				asked = asked || c.Step == "http" && c.Verdict == "ok"
 				if c.Verdict == "fail" && bad == "" {
 					bad = c.Step
 				}
 				if c.Verdict == "fail" && (c.Cause == "" || c.Fix == "") {
 					t.Errorf("%+v", c)
 				}
+			}
+			if !asked && tt.bad != "objects" {
+				t.Errorf("the plain port was not tried:\n%s", out)
 			}
 			if bad != tt.bad || (err != nil) != (tt.bad != "") {
 				t.Errorf("%q fails, want %q; %v\n%s", bad, tt.bad, err, out)
