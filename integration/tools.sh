@@ -4,7 +4,7 @@
 # No daemon that comes with a package is started, now or when the host boots.
 set -u
 want="wg:wireguard-tools turnserver:coturn usr/sbin/miniupnpd:miniupnpd-nftables"
-want="$want containerd:containerd runc:runc usr/bin/busybox:busybox-static prometheus:prometheus"
+want="$want iperf3:iperf3 containerd:containerd runc:runc usr/bin/busybox:busybox-static prometheus:prometheus"
 want="$want usr/sbin/sshd:openssh-server ssh:openssh-client setpriv:util-linux curl:curl"
 if [ "${1:-}" = bench ]; then
 	want="wg:wireguard-tools nebula:nebula openvpn:openvpn swanctl:strongswan-swanctl"
@@ -41,7 +41,7 @@ install() {
 	apt-get update -qq || return 1
 	forbid && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing || return 1
 	for p in $missing; do
-		[ ! -e "/etc/init.d/$p" ] || update-rc.d "$p" disable || return 1
+		! ls "/etc/rc2.d/"S*"$p" >/dev/null 2>&1 || update-rc.d "$p" disable || return 1
 		[ ! -e "/lib/systemd/system/$p.service" ] || ! command -v systemctl >/dev/null || systemctl disable "$p" || return 1
 	done
 }

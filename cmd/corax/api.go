@@ -38,8 +38,8 @@ type agentAPI struct {
 	// available.
 	Forwards                  func() []Forward
 	AddForward, RemoveForward func(outbound.Map) error
-	// Connect dials a port of another domain. Nil: not available.
-	Connect func(ctx context.Context, host string, port uint16) (net.Conn, error)
+	// Connect dials what a stream is asked for. Nil: not available.
+	Connect func(ctx context.Context, t streamTarget) (net.Conn, error)
 	// Streams are those of proxy mode that are open. Nil: not available.
 	Streams func() ProxyStreams
 	// Probe dials a port of a node as a front does. Nil: not available.

@@ -35,7 +35,7 @@ type fakeAgent struct {
 	netcheck func(ctx context.Context) (Netcheck, error)
 	streams  func() ProxyStreams
 	maps     *fakeMaps
-	connect  func(ctx context.Context, host string, port uint16) (net.Conn, error)
+	connect  func(ctx context.Context, t streamTarget) (net.Conn, error)
 }
 
 func (f *fakeAgent) set(change func(s *Status)) {

@@ -112,7 +112,7 @@ var rules = []rule{
 	},
 	{
 		"corax/dataplane/netstack",
-		[]string{"cmd/corax", "proxy/forward"},
+		[]string{"cmd/corax", "proxy/forward", "proxy/inner"},
 		"siblings meet in wire.go through dataplane.Sender; the rest of proxy is given listeners and dial functions",
 	},
 	{
@@ -178,6 +178,7 @@ var roots = map[string][]string{
 	"proxy/edge":      {"corax/control", "corax/proxy", "corax/proxy/preamble", "corax/proxy/splice"},
 	"proxy/channel":   {"corax/control", "corax/proxy", "corax/proxy/preamble"},
 	"proxy/forward":   {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/netstack", "corax/proxy/splice"},
+	"proxy/inner":     {"corax/dataplane", "corax/dataplane/netstack", "corax/proxy/splice"},
 	"proxy/outbound":  {"corax/dataplane", "corax/proxy/splice"},
 	"proxy/socks":     {"corax/dataplane", "corax/proxy/outbound", "corax/proxy/splice"},
 	"proxy/front":     {"corax/proxy", "corax/proxy/splice"},

@@ -13,6 +13,9 @@ import (
 )
 
 func main() {
+	if code, yes := runInside(); yes {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
@@ -39,7 +42,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(newAgentCommand(), newKeyCommand(), newStatusCommand(), newPingCommand(),
 		newPathsCommand(), newNetcheckCommand(), newProxyCommand(), newDoctorCommand(),
-		newForwardCommand(), newNCCommand(), newVersionCommand())
+		newForwardCommand(), newNCCommand(), newRunCommand(), newVersionCommand())
 	root.AddCommand(clusterCommands()...)
 	return root
 }

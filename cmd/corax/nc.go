@@ -1,16 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -48,45 +43,19 @@ off, 2 no agent answers, 3 wrong usage.`,
 // Connect copies between in, out and a port of another domain until that end has
 // closed, and passes on the end of in.
 func (c *client) Connect(ctx context.Context, host, port string, in io.Reader, out io.Writer) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", c.socket)
+	conn, err := c.Stream(ctx, url.Values{"host": {host}, "port": {port}})
 	if err != nil {
-		return c.noAgent(err)
+		return err
 	}
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	u := url.URL{Scheme: "http", Host: "corax", Path: "/v1/connect", RawQuery: url.Values{"host": {host}, "port": {port}}.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", streamProtocol)
-	_ = conn.SetDeadline(time.Now().Add(maxAnswer))
-	if err := req.Write(conn); err != nil {
-		return c.noAgent(err)
-	}
-	r := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(r, req)
-	if err != nil {
-		return c.noAgent(err)
-	}
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		defer resp.Body.Close()
-		var e apiError
-		if json.NewDecoder(io.LimitReader(resp.Body, maxHeader)).Decode(&e) != nil || e.Error == "" {
-			e.Error = resp.Status
-		}
-		return errors.New(e.Error)
-	}
-	_ = conn.SetDeadline(time.Time{})
 	// Reading standard input cannot be interrupted: it ends with the process.
 	go func() {
 		if _, err := io.Copy(conn, in); err == nil {
-			_ = conn.(*net.UnixConn).CloseWrite()
+			_ = conn.CloseWrite()
 		}
 	}()
-	_, err = io.Copy(out, r)
+	_, err = io.Copy(out, conn)
 	return err
 }

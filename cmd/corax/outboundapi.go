@@ -78,15 +78,23 @@ func (a *agent) forwards() []Forward {
 func (a *agent) addForward(m outbound.Map) error    { return a.outbound.maps.Add(m) }
 func (a *agent) removeForward(m outbound.Map) error { return a.outbound.maps.Remove(m) }
 
-func (a *agent) connect(ctx context.Context, host string, port uint16) (net.Conn, error) {
-	return a.outbound.dialer.DialTCP(ctx, host, port)
+func (a *agent) connect(ctx context.Context, t streamTarget) (net.Conn, error) {
+	d := a.outbound.dialer
+	switch {
+	case t.host == "":
+		return d.DialDNS(ctx, t.network)
+	case t.network == "udp":
+		return d.DialUDP(ctx, t.host, t.port)
+	default:
+		return d.DialTCP(ctx, t.host, t.port)
+	}
 }
 
 // streamProtocol is what GET /v1/connect changes the connection to: bytes.
 const streamProtocol = "corax-stream"
 
 // maxStreams bounds the streams of the local API.
-const maxStreams = 256
+const maxStreams = 512
 
 func (l *local) serveForwards(w http.ResponseWriter, r *http.Request) {
 	var m outbound.Map
@@ -118,14 +126,13 @@ func (l *local) serveForwards(w http.ResponseWriter, r *http.Request) {
 
 // serveConnect dials, and then the connection is the stream.
 func (l *local) serveConnect(w http.ResponseWriter, r *http.Request) {
-	host := r.FormValue("host")
-	var port16 uint16
-	switch err := port(&port16)(r.FormValue("port")); {
+	t, err := parseStreamTarget(r)
+	switch {
 	case l.agent.Connect == nil:
 		writeJSON(w, http.StatusNotImplemented, apiError{"not available in this agent"})
 		return
-	case err != nil || host == "" || r.Header.Get("Upgrade") != streamProtocol:
-		writeJSON(w, http.StatusBadRequest, apiError{"host, port and Upgrade: " + streamProtocol + " are needed"})
+	case err != nil:
+		writeJSON(w, http.StatusBadRequest, apiError{err.Error()})
 		return
 	}
 	if l.open.Add(1) > maxStreams {
@@ -136,9 +143,9 @@ func (l *local) serveConnect(w http.ResponseWriter, r *http.Request) {
 	defer l.open.Add(-1)
 	l.streams.Add(1)
 	defer l.streams.Done()
-	far, err := l.agent.Connect(r.Context(), host, port16)
+	far, err := l.agent.Connect(r.Context(), t)
 	if err != nil {
-		writeError(w, err)
+		writeStreamError(w, err)
 		return
 	}
 	c, rw, err := http.NewResponseController(w).Hijack()
@@ -149,6 +156,10 @@ func (l *local) serveConnect(w http.ResponseWriter, r *http.Request) {
 	_ = c.SetDeadline(time.Time{})
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	_, err = c.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + streamProtocol + "\r\n\r\n"))
+	if err == nil && t.network == "udp" {
+		serveDatagrams(r.Context(), c, rw.Reader, far, t.port)
+		return
+	}
 	if err == nil && len(early) > 0 {
 		_, err = far.Write(early)
 	}

@@ -79,8 +79,8 @@ func TestForwardCommand(t *testing.T) {
 }
 
 func TestNC(t *testing.T) {
-	dial := func(_ context.Context, host string, port uint16) (net.Conn, error) {
-		if host != "pod" || port != 80 {
+	dial := func(_ context.Context, to streamTarget) (net.Conn, error) {
+		if to != (streamTarget{"tcp", "pod", 80}) {
 			return nil, fmt.Errorf("outbound: %w", syscall.ECONNREFUSED)
 		}
 		ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -42,7 +42,7 @@ type TUN struct {
 
 	file *os.File
 	conn syscall.RawConn
-	nl   *netlink.Handle
+	nl   *netlink.Handle // nil: the device is in another network namespace
 
 	reader tunReader
 	writer tunWriter
@@ -186,6 +186,9 @@ func (t *TUN) SetMTU(mtu int) error {
 }
 
 func (t *TUN) setMTU(mtu int) error {
+	if t.nl == nil {
+		return errors.New("it is in another network namespace")
+	}
 	link := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: t.name, Index: t.index}}
 	if err := t.nl.LinkSetMTU(link, mtu); err != nil {
 		return fmt.Errorf("set MTU %d: %w", mtu, explainPermission(err))
@@ -204,7 +207,9 @@ func (t *TUN) Close() error {
 	if t.closed.Swap(true) {
 		return nil
 	}
-	defer t.nl.Close()
+	if t.nl != nil {
+		defer t.nl.Close()
+	}
 	return t.file.Close()
 }
 
