@@ -37,6 +37,7 @@ type stream struct {
 	writeBy deadline
 	writing sync.Mutex
 	payload bytes.Reader // what is being written
+	held    []byte       // taken by Hold, and not read yet
 }
 
 var _ net.Conn = (*stream)(nil)
@@ -63,6 +64,9 @@ func (c *stream) SetLinger(sec int) error {
 
 // Read implements [net.Conn]. A deadline's error is [os.ErrDeadlineExceeded].
 func (c *stream) Read(b []byte) (int, error) {
+	if len(c.held) > 0 {
+		return c.readHeld(b), nil
+	}
 	n, err := c.TCPConn.Read(b)
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Err != nil && e.Timeout() {
 		e.Err = os.ErrDeadlineExceeded

@@ -13,8 +13,12 @@ func TestGate(t *testing.T) {
 		from string
 		ok   bool
 	}{
-		{"2001:db8::1", true}, {"2001:db8::2", true}, {"2001:db8::3", false}, {"2001:db8:0:1::1", true},
-		{"10.0.0.1", true}, {"10.0.0.2", false},
+		{"2001:db8::1", true},
+		{"2001:db8::2", true},
+		{"2001:db8::3", false},
+		{"2001:db8:0:1::1", true},
+		{"10.0.0.1", true},
+		{"10.0.0.2", false},
 	} {
 		l, ok := g.enter(netip.MustParseAddr(c.from))
 		if ok != c.ok {

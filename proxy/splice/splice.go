@@ -195,6 +195,33 @@ type direction struct {
 	fromB    bool
 	counts   []*atomic.Uint64
 	stall    *time.Timer
+
+	mu      sync.Mutex
+	writing bool
+	hold    *hold // nil: nobody holds the source
+}
+
+// holder is a connection that somebody looks after while it is not read.
+type holder interface {
+	// Hold returns soon after until is closed. Nobody reads before.
+	Hold(until <-chan struct{})
+}
+
+// hold is how one is told to end, and says that it has.
+type hold struct{ until, ended chan struct{} }
+
+// holderOf returns the holder that a connection is, or is around.
+func holderOf(c net.Conn) (holder, bool) {
+	for {
+		if h, ok := c.(holder); ok {
+			return h, true
+		}
+		around, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil, false
+		}
+		c = around.NetConn()
+	}
 }
 
 // run copies until the source has ended, and passes that on.
@@ -264,9 +291,7 @@ func (d *direction) pass(b []byte) error {
 	if d.fromB && d.j.cfg.First != nil {
 		d.j.first.Do(d.j.cfg.First)
 	}
-	d.stall.Reset(stallAfter)
-	n, err := d.dst.Write(b)
-	d.stall.Stop()
+	n, err := d.write(b)
 	for _, c := range d.counts {
 		c.Add(uint64(n))
 	}
@@ -280,10 +305,46 @@ func (d *direction) pass(b []byte) error {
 	return nil
 }
 
+func (d *direction) write(b []byte) (int, error) {
+	d.setWriting(true)
+	d.stall.Reset(stallAfter)
+	n, err := d.dst.Write(b)
+	d.stall.Stop()
+	if h := d.setWriting(false); h != nil {
+		close(h.until)
+		<-h.ended
+	}
+	return n, err
+}
+
+func (d *direction) setWriting(is bool) *hold {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h := d.hold
+	d.writing, d.hold = is, nil
+	return h
+}
+
+// stalled counts a destination that takes nothing, and looks after the source until it
+// does.
 func (d *direction) stalled() {
 	if s := d.j.cfg.Stalls; s != nil {
 		s.Add(1)
 	}
+	src, ok := holderOf(d.src)
+	if !ok {
+		return
+	}
+	h := &hold{make(chan struct{}), make(chan struct{})}
+	d.mu.Lock()
+	if !d.writing || d.hold != nil {
+		d.mu.Unlock()
+		return
+	}
+	d.hold = h
+	d.mu.Unlock()
+	src.Hold(h.until)
+	close(h.ended)
 }
 
 // end passes on that the source has ended. A destination that is gone by then has
