@@ -7,6 +7,9 @@
 //	ask       for node and port; a refusal that is about this gateway node, or
 //	          silence, leads to the next one
 //
+// One of which nothing at all comes, not even of its WireGuard, is given up after five
+// seconds; on a slow path there are twenty.
+//
 // Nothing of the stream was sent by then, so asking again is safe. A gateway node
 // that failed is tried last for half a minute: only the first request to a dead one
 // waits.
