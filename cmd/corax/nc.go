@@ -16,7 +16,8 @@ func newNCCommand() *cobra.Command {
 		Short: "Connect standard input and output with a TCP port of another domain",
 		Long: `Connect standard input and output with a TCP port of another domain, through the
 agent of this node: for scripts, and as ssh -o ProxyCommand="corax nc %h %p". HOST is
-an address in a subnet of another domain, or a name when the agent has --cluster-dns.
+an address in a subnet of another domain, that of a Service when the agent has
+--service-cidr, or a name when it has --cluster-dns.
 
 Exit codes: 0 the other end closed in order, 1 it could not be reached or broke
 off, 2 no agent answers, 3 wrong usage.`,

@@ -34,7 +34,7 @@ func rootlessSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) [
 		},
 		{
 			flag: "cluster-dns", key: "clusterDNS", arg: "IP[:PORT]", parse: nameServer(&cfg.ClusterDNS),
-			usage: "name server in a subnet of another domain, for names that programs of this node ask for",
+			usage: "name server in a subnet of another domain, or the Service of one, for names that programs of this node ask for",
 		},
 		{
 			flag: "service-cidr", key: "serviceCIDRs", arg: "CIDR", list: true, parse: prefixes(&cfg.ServiceCIDRs),
