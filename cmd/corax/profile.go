@@ -46,12 +46,12 @@ func (n profileName) megabytes() int64 {
 // profile says what an agent may hold at once so that it stays within its memory,
 // whatever traffic comes. What has no room is dropped and counted.
 type profile struct {
-	name   profileName // never auto
-	why    string      // in words
-	limit  int64       // what the agent may use, in bytes; zero: unknown
-	heap   int64       // for debug.SetMemoryLimit, in bytes; zero: leave it
-	gc     int         // percent, as GOGC
-	width  int         // threads at most
+	name  profileName // never auto
+	why   string      // in words
+	limit int64       // what the agent may use, in bytes; zero: unknown
+	heap  int64       // for debug.SetMemoryLimit, in bytes; zero: leave it
+	gc    int         // percent, as GOGC
+	width int         // threads at most
 	// shrink is how often memory is given back that was used once; zero: once.
 	shrink time.Duration
 	bounds wg.Bounds
