@@ -85,7 +85,7 @@ func TestControllerLacksRights(t *testing.T) {
 		return string(b), err
 	}
 	g := gatewaysOf(t, c.Config())
-	cluster.Eventually(t, 20*time.Second, "a Gateway with an active endpoint", func(ctx context.Context) error {
+	cluster.Eventually(t, time.Minute, "a Gateway with an active endpoint", func(ctx context.Context) error {
 		o, err := g.Get(ctx, "cloud", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -100,7 +100,7 @@ func TestControllerLacksRights(t *testing.T) {
 		return hasEvent(ctx, c, "ReconcilerOff", "gateways.raven.openyurt.io")
 	})
 	c.ApplyYAML(t, moreRights)
-	cluster.Eventually(t, 20*time.Second, "the proxy's Service", func(ctx context.Context) error {
+	cluster.Eventually(t, time.Minute, "the proxy's Service", func(ctx context.Context) error {
 		if _, err := c.Client.CoreV1().Services("kube-system").Get(ctx, proxyService, metav1.GetOptions{}); err != nil {
 			return err
 		}
