@@ -16,7 +16,7 @@
 //
 // Then it measures what finding and keeping paths costs, with agents on sites around
 // a WAN, see -parts: a hub that relays compared with the direct way, how long
-// pairs of NATs take, a hub with 105 pairs, and an agent with 1,000 peers.
+// pairs of NATs take, a hub with 105 pairs, an agent with 1,000 peers, and a rootless edge.
 //
 // Traffic comes from processes of its own (this program, run as "bench traffic"),
 // which block in system calls, so that they share no Go scheduler with anything

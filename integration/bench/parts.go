@@ -44,6 +44,9 @@ func parts() []part {
 		{"proxy", func(ctx context.Context, o options, out io.Writer) error {
 			return measureProxy(ctx, o.corax, o.plan, o.rounds, out)
 		}},
+		{"rootless", func(ctx context.Context, o options, out io.Writer) error {
+			return measureRootless(ctx, o.corax, o.plan, o.rounds, out)
+		}},
 	}
 }
 
