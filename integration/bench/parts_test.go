@@ -15,7 +15,7 @@ func TestPickParts(t *testing.T) {
 		names string
 		want  string // empty: an error
 	}{
-		{"all", "systems relay pairs hub peers proxy"},
+		{"all", "systems relay pairs hub peers proxy rootless"},
 		{"hub", "hub"},
 		{"peers,relay", "relay peers"},
 		{"relay,nosuch", ""},
