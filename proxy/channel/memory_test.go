@@ -140,15 +140,15 @@ func TestMemoryOfStalledStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = reader.SetDeadline(time.Now().Add(60 * time.Second))
 	echo := func(n int) {
 		t.Helper()
+		_ = reader.SetDeadline(time.Now().Add(60 * time.Second))
 		go func() { _, _ = reader.Write(make([]byte, n)) }()
 		if _, err := io.ReadFull(reader, make([]byte, n)); err != nil {
 			t.Fatalf("the stream that is read: %v", err)
 		}
 	}
-	echo(len("node\n") + 1<<20 - len("node\n"))
+	echo(64 << 10)
 	before, goroutines := used(), runtime.NumGoroutine()
 	var stalled []net.Conn
 	for range stalledStreams {
@@ -172,11 +172,11 @@ func TestMemoryOfStalledStreams(t *testing.T) {
 	if held > budget || s.live.Memory() > budget {
 		t.Errorf("%d bytes are held and %d charged, of %d", held, s.live.Memory(), budget)
 	}
-	echo(1 << 20)
+	echo(256 << 10)
 	var refused error
 	for refused == nil {
 		var c net.Conn
-		if c, refused = s.open(t, pressed); refused == nil {
+		if c, refused = s.open(t, 10250); refused == nil {
 			stalled = append(stalled, c)
 		}
 	}

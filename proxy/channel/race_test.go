@@ -6,6 +6,6 @@ package channel_test
 const (
 	manyStreams    = 300
 	restStreams    = 50
-	stalledStreams = 60
+	stalledStreams = 30
 	transferBytes  = 512 << 10
 )

@@ -203,6 +203,7 @@ func TestReviewsBounded(t *testing.T) {
 // anything has room for, at an API server that takes its time: others are neither
 // delayed, nor asked for again.
 func TestReviewsJunk(t *testing.T) {
+	const good = 300
 	for _, flood := range []struct {
 		name string
 		from func(i int) netip.Addr
@@ -218,7 +219,7 @@ func TestReviewsJunk(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &scripted{allow: true}
 				r := newReviews(s)
-				for i := range 3000 {
+				for i := range good {
 					_, _ = r.user(t.Context(), from(i), fmt.Sprint("good", i))
 				}
 				asked := s.tokens.Load()
@@ -241,7 +242,7 @@ func TestReviewsJunk(t *testing.T) {
 					t.Errorf("%d are asked about at once", n)
 				}
 				began := time.Now()
-				for i := range 3000 {
+				for i := range good {
 					if u, err := r.user(t.Context(), from(i), fmt.Sprint("good", i)); err != nil || u.Name == "" {
 						t.Fatal(err)
 					}
@@ -259,10 +260,10 @@ func TestReviewsJunk(t *testing.T) {
 				cancel()
 				wg.Wait()
 				s.hold = nil
-				for i := range maxKept + 100 {
+				for i := range maxRefused + 100 {
 					_, _ = r.user(t.Context(), flood.from(i), fmt.Sprint("more", i))
 				}
-				if yes, no := len(r.users.yes), len(r.users.no); yes != 3000 || no > maxRefused {
+				if yes, no := len(r.users.yes), len(r.users.no); yes != good || no > maxRefused {
 					t.Errorf("%d good answers and %d others are kept", yes, no)
 				}
 			})
