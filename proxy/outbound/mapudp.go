@@ -34,6 +34,7 @@ type udpFlow struct {
 
 	mu      sync.Mutex
 	far     net.Conn // nil until it is open
+	failed  bool     // to open
 	waiting [][]byte // for that
 }
 
@@ -85,6 +86,7 @@ func (f *udpFlows) get(from netip.AddrPort) *udpFlow {
 
 func (f *udpFlows) add(from netip.AddrPort) *udpFlow {
 	fl := &udpFlow{}
+	fl.last.Store(time.Now().UnixNano()) // before anybody looks
 	f.m.open.Add(1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -97,7 +99,7 @@ func (fl *udpFlow) send(b []byte) bool {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	if fl.far == nil {
-		if len(fl.waiting) >= maxWaiting {
+		if fl.failed || len(fl.waiting) >= maxWaiting {
 			return false
 		}
 		fl.waiting = append(fl.waiting, bytes.Clone(b))
@@ -120,7 +122,7 @@ func (f *udpFlows) serve(ctx context.Context, from netip.AddrPort, fl *udpFlow) 
 	}
 	fl.mu.Lock()
 	waiting := fl.waiting
-	fl.waiting, fl.far = nil, far
+	fl.waiting, fl.far, fl.failed = nil, far, err != nil
 	for _, b := range waiting {
 		if err == nil {
 			_, e := far.Write(b)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// lame opens the first UDP socket when it is let go, every other one at once; each
+// lame opens the second UDP socket when it is let go, every other one at once; each
 // leads to loopback.
 type lame struct {
 	tunnel
@@ -19,7 +19,7 @@ type lame struct {
 func (l *lame) DialUDP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	n := <-l.opened
 	l.opened <- n + 1
-	if n == 0 {
+	if n == 1 {
 		select {
 		case <-l.let:
 		case <-ctx.Done():
@@ -45,15 +45,7 @@ func TestMapsUDPSlow(t *testing.T) {
 		t.Fatal(err)
 	}
 	runMaps(t, ms)
-	until(t, func() error { // it listens
-		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(m.Listen))
-		if err == nil {
-			_ = c.Close()
-			return net.ErrClosed
-		}
-		return nil
-	})
-	var c [2]*net.UDPConn
+	var c [3]*net.UDPConn
 	for i := range c {
 		if c[i], err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(m.Listen)); err != nil {
 			t.Fatal(err)
@@ -68,15 +60,22 @@ func TestMapsUDPSlow(t *testing.T) {
 			t.Fatalf("%q, %v; want %q", b[:n], err, want)
 		}
 	}
+	until(t, func() error { // it listens
+		if _, err := c[2].Write([]byte("up")); err != nil {
+			return err
+		}
+		_, err := c[2].Read(b)
+		return err
+	})
 	for range maxWaiting + 2 {
 		if _, err := c[0].Write([]byte("late")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	until(t, func() error { // the first flow is being opened
+	until(t, func() error { // the flow is being opened
 		n1 := <-n.opened
 		n.opened <- n1
-		if n1 == 0 {
+		if n1 < 2 {
 			return net.ErrClosed
 		}
 		return nil
