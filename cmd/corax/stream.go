@@ -131,7 +131,7 @@ func parseStreamTarget(r *http.Request) (streamTarget, error) {
 	dns := r.FormValue("dns") == "true"
 	switch {
 	case r.Header.Get("Upgrade") != streamProtocol:
-		return t, fmt.Errorf("Upgrade: %s is needed", streamProtocol)
+		return t, fmt.Errorf("the header Upgrade: %s is needed", streamProtocol)
 	case t.network != "tcp" && t.network != "udp":
 		return t, fmt.Errorf("network %q is neither tcp nor udp", t.network)
 	case dns && t.host == "":
