@@ -31,6 +31,7 @@ unit: ## Unit tests; every benchmark once
 	@./integration/tools.sh
 	$(GO) test $(RACE) -run '^$$' $(UNIT) >/dev/null # builds side by side, then tests one by one
 	$(GO) test $(RACE) -p 1 -shuffle=on $(UNIT)
+	$(GO) test -p 1 ./nat/natlab ./proxy/channel # in full: less of them runs with the race detector
 	$(GO) test -run '^$$' -bench . -benchtime 1x $(UNIT) >/dev/null
 	cd deploy/charttest && $(GO) test -count=1 ./... # Go's test cache does not see the chart
 

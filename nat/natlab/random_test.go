@@ -295,7 +295,7 @@ func TestRandom(t *testing.T) {
 		}
 		return
 	}
-	n := seeds(t, 1000)
+	n := seeds(t, usualSeeds)
 	if testing.Short() {
 		n /= 10
 	}
