@@ -18,6 +18,7 @@ const (
 var impossible = map[string]map[string]string{
 	"netstack": {
 		"tunnel TestAllowList":                 noPing,
+		"tunnel TestWhy":                       noPing,
 		"tunnel TestLyingPeer":                 noPing,
 		"tunnel TestTCPOverSmallLinks":         noPing,
 		"nat TestHubFlood":                     noPing,
