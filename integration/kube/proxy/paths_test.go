@@ -256,8 +256,9 @@ func (w *world) waitCopied(t *testing.T, node string) {
 func (w *world) testGatewayDeath(t *testing.T) {
 	const node = "edge-a-1" // active, so it is its own way in
 	logs := w.count(t, node)
-	// One that sends, too: a copy that goes on for ever.
-	copying := w.start(t, "exec", "-i", pod(node), "-c", "main", "--", "sh", "-c", "cat >/dev/null")
+	// One that sends, too: a copy that goes on for ever. The shell must outlive cat: when
+	// nobody holds standard output any more the kubelet ends the connection.
+	copying := w.start(t, "exec", "-i", pod(node), "-c", "main", "--", "sh", "-c", "echo reading; cat >/dev/null; echo read")
 	go func() { // ends when the pipe breaks
 		for block := make([]byte, 64<<10); ; {
 			if _, err := copying.in.Write(block); err != nil {
@@ -267,6 +268,7 @@ func (w *world) testGatewayDeath(t *testing.T) {
 	}()
 	passed := w.direct(t, node)
 	other := w.count(t, "edge-b-1")
+	copying.line(t, endWithin)
 	must(t, w.Agent(node).Kill())
 	killed := time.Now()
 	if err := w.ask(t.Context(), node, atOnce); err != nil {
