@@ -63,6 +63,7 @@ func (d *demo) play(t cluster.T, l *lab.Lab) {
 	fmt.Fprint(d.out, picture, "\n")
 	d.steps(t, d.start(l))
 	d.kubectl(t, "get", "nodes", "-L", "apps.openyurt.io/nodepool,raven.openyurt.io/gateway")
+	d.ready(t)
 	d.kubectl(t, "get", "gateways")
 	d.status(t, d.world.TheActive(t, "cloud"))
 	d.failover(t)

@@ -97,7 +97,13 @@ func lastLine(file string) string {
 func (d *demo) agents(t cluster.T) {
 	d.world.StartAgents(t)
 	d.world.WaitHealthy(t)
-	for _, domain := range d.world.Domains { // a standby's Lease comes later than its key
+	d.ready(t)
+}
+
+// ready waits until every node is: a standby's Lease comes later than its key, and it
+// carries nothing before a peer answered it.
+func (d *demo) ready(t cluster.T) {
+	for _, domain := range d.world.Domains {
 		want := fmt.Sprintf("%d/%d", len(domain.Nodes), len(domain.Nodes))
 		cluster.Eventually(t, mesh.Settle, "readiness of "+domain.Name, func(ctx context.Context) error {
 			d.alive(t)
