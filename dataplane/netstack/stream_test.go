@@ -44,7 +44,12 @@ func newClockPair(t *testing.T) (*pair, *faketime.ManualClock) {
 // pass moves the clock on by d, in steps between which packets go to and fro, until
 // done yields or the time is over. It returns how much passed.
 func pass[T any](clock *faketime.ManualClock, d time.Duration, done <-chan T) (passed time.Duration, v T, ok bool) {
-	const step = 250 * time.Millisecond
+	return passBy(clock, 250*time.Millisecond, d, done)
+}
+
+// passBy is pass in steps of a certain length: short ones where much has to be done
+// meanwhile, for which no step waits.
+func passBy[T any](clock *faketime.ManualClock, step, d time.Duration, done <-chan T) (passed time.Duration, v T, ok bool) {
 	for ; passed < d; passed += step {
 		select {
 		case v := <-done:
@@ -117,7 +122,7 @@ func TestStalledReaderKeepsItsConnection(t *testing.T) {
 		}
 		got <- all
 	}()
-	_, all, ok := pass(clock, 5*time.Minute, got)
+	_, all, ok := passBy(clock, 5*time.Millisecond, 5*time.Minute, got)
 	if !ok || !bytes.Equal(all, data) {
 		t.Errorf("%d of %d bytes arrived, all read: %v", len(all), len(data), ok)
 	}
