@@ -11,7 +11,6 @@ import (
 
 	"corax/integration/kube/cluster"
 	"corax/integration/kube/mesh"
-	"corax/integration/lab"
 )
 
 // TestMesh lets a controller and agents make a mesh out of nothing but nodes, and
@@ -19,7 +18,7 @@ import (
 func TestMesh(t *testing.T) {
 	w := newWorld(t)
 	for _, n := range w.Nodes() {
-		if err := w.Agent(n.Name).WaitStatus(t.Context(), lab.Untroubled); err != nil {
+		if err := w.Agent(n.Name).WaitStatus(t.Context(), untroubled); err != nil {
 			t.Errorf("%s: %v", n.Name, err)
 		}
 	}
