@@ -2,8 +2,9 @@ package edge
 
 import (
 	"net"
-	"syscall"
 	"testing"
+
+	"corax/proxy/proxytest"
 )
 
 // TestKeepalive: the kernel looks after the leg to a node, and gives up an end that
@@ -23,18 +24,5 @@ func TestKeepalive(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	raw, err := c.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var on, idle, interval, count int
-	err = raw.Control(func(fd uintptr) {
-		on, _ = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
-		idle, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE)
-		interval, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL)
-		count, _ = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT)
-	})
-	if err != nil || on != 1 || idle+interval*count != 60 {
-		t.Errorf("keepalive %d, after %d s every %d s %d times, %v", on, idle, interval, count, err)
-	}
+	proxytest.Keepalive(t, c)
 }
