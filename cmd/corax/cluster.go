@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"corax/control"
 	"corax/control/api/v1beta1"
 	"corax/control/failover"
 	"corax/control/file"
@@ -120,7 +121,11 @@ func (a *agent) report(now time.Time, peers []dataplane.PeerStatus) {
 	_, doubt := failover.Watch(a.failoverInput(v, now))
 	a.cluster.Haste(doubt)
 	_, err := hostnet.LinkMTU(a.cfg.NodeIP)
-	f := carryFacts{now: now, started: l.opened, underlay: err, open: l.tunnel != nil && !l.tunnel.dead(), config: &v.plan.Config, peers: peers}
+	l.listed = listedSince(l.listed, now, v.plan, a.public)
+	f := carryFacts{
+		now: now, started: l.opened, listed: l.listed, underlay: err,
+		open: l.tunnel != nil && !l.tunnel.dead(), config: &v.plan.Config, peers: peers,
+	}
 	if ok, why, sure := f.judge(); sure {
 		a.cluster.Carry(ok, why)
 	}
@@ -173,15 +178,33 @@ const (
 	// carryFresh is how long ago a peer that keeps a session must have been heard:
 	// it sends a keepalive every 25 s at least.
 	carryFresh = 40 * time.Second
-	// carryPatience is how long nothing is said of a tunnel that was just opened.
+	// carryPatience is how long nothing is said of a tunnel that peers could only just
+	// answer: it was opened, or its key listed, then.
 	carryPatience = 10 * time.Second
+	// listPatience is how long a key may take into the Gateway object: up to 10 s of
+	// random delay, and 30 s between two writes.
+	listPatience = 45 * time.Second
 )
+
+// listedSince is since when the Gateway object has shown this node's key, as was says
+// that it did so far. It is zero while the object does not.
+func listedSince(was, now time.Time, plan control.Desired, k key.Public) time.Time {
+	switch {
+	case plan.Listed != k && plan.Next != k:
+		return time.Time{}
+	case was.IsZero():
+		return now
+	default:
+		return was
+	}
+}
 
 // carryFacts is all that decides whether this node can carry its domain's
 // traffic.
 type carryFacts struct {
 	now      time.Time
 	started  time.Time // when the tunnel was opened; zero: it is not
+	listed   time.Time // since when peers could know this node's key; zero: they cannot
 	underlay error     // what is wrong with the link of the node's address
 	open     bool      // the tunnel device
 	config   *dataplane.Config
@@ -218,8 +241,12 @@ func (f carryFacts) judge() (ok bool, why string, sure bool) {
 		return true, "", true
 	case self.Hub && !ever:
 		return true, "", true // it is called, and nobody has called yet
-	case f.now.Sub(f.started) < carryPatience:
+	case f.listed.IsZero() && f.now.Sub(f.started) < listPatience,
+		f.now.Sub(f.started) < carryPatience,
+		f.now.Sub(f.listed) < carryPatience:
 		return false, "", false
+	case f.listed.IsZero():
+		return false, "the key of this node is not in its Gateway object, so no peer can answer", true
 	case !ever:
 		return false, fmt.Sprintf("none of %d peers has answered since the tunnel was opened", expected), true
 	default:

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"corax/control"
 	"corax/control/api/v1beta1"
 	"corax/dataplane"
 	"corax/dataplane/key"
@@ -51,10 +52,66 @@ func TestCarry(t *testing.T) {
 		{name: "a hub that fell silent", facts: carryFacts{config: called, open: true, started: long, peers: heard(other, ago(time.Minute))}, sure: true, why: "none of 2 peers was heard for 40s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.facts.now = now
+			tt.facts.now, tt.facts.listed = now, tt.facts.started
 			ok, why, sure := tt.facts.judge()
 			if ok != tt.ok || sure != tt.sure || !strings.HasPrefix(why, tt.why) || tt.why == "" && why != "" {
 				t.Errorf("judged %v, %q, sure %v; want %v, %q, %v", ok, why, sure, tt.ok, tt.why, tt.sure)
+			}
+		})
+	}
+}
+
+// TestCarryListed: peers can answer a tunnel only once they can know its key, which
+// may be listed long after the tunnel was opened.
+func TestCarryListed(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
+	self, old, hub := key.Public{9}, key.Public{8}, key.Public{1}
+	config := &dataplane.Config{
+		Self:  dataplane.Self{Tunnel: true},
+		Peers: []dataplane.Peer{{PublicKey: hub, Hub: true, Keepalive: 20 * time.Second}},
+	}
+	unlisted, listed := control.Desired{Listed: old}, control.Desired{Listed: self}
+	rotating := control.Desired{Listed: old, Next: self}
+	type step struct {
+		now   float64 // seconds after the tunnel was opened
+		plan  control.Desired
+		heard float64 // when the hub was, likewise; zero: never
+		says  string  // "unsure", "yes", or the reason for no
+	}
+	const silent = "none of 1 peers has answered since the tunnel was opened"
+	const missing = "the key of this node is not in its Gateway object, so no peer can answer"
+	for _, tt := range []struct {
+		name  string
+		steps []step
+	}{
+		{"listed at once", []step{{1, listed, 0, "unsure"}, {10.9, listed, 0, "unsure"}, {11, listed, 0, silent}, {12, listed, 12, "yes"}}},
+		{"listed late", []step{{1, unlisted, 0, "unsure"}, {12, unlisted, 0, "unsure"}, {14, listed, 0, "unsure"}, {23.9, listed, 0, "unsure"}, {24, listed, 0, silent}}},
+		{"listed late, and heard", []step{{12, unlisted, 0, "unsure"}, {14, listed, 0, "unsure"}, {15, listed, 15, "yes"}}},
+		{"listed as the next key", []step{{12, rotating, 0, "unsure"}, {21, listed, 0, "unsure"}, {22, listed, 0, silent}}},
+		{"never listed", []step{{44, unlisted, 0, "unsure"}, {45, unlisted, 0, missing}, {46, listed, 0, "unsure"}}},
+		{"taken out again", []step{{5, listed, 0, "unsure"}, {50, unlisted, 0, missing}, {51, listed, 0, "unsure"}, {61, listed, 0, silent}}},
+		{"heard before it is listed", []step{{12, unlisted, 11, "yes"}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var since time.Time
+			for _, s := range tt.steps {
+				since = listedSince(since, at(s.now), s.plan, self)
+				f := carryFacts{now: at(s.now), started: start, listed: since, open: true, config: config}
+				if s.heard > 0 {
+					f.peers = []dataplane.PeerStatus{{PublicKey: hub, LastReceive: at(s.heard)}}
+				}
+				ok, why, sure := f.judge()
+				says := why
+				switch {
+				case !sure:
+					says = "unsure"
+				case ok:
+					says = "yes"
+				}
+				if says != s.says {
+					t.Errorf("after %v s: %q, want %q", s.now, says, s.says)
+				}
 			}
 		})
 	}

@@ -85,6 +85,7 @@ type loop struct {
 	notes    map[string]string // problems of the loop itself, by subject
 	retry    bool
 	opened   time.Time // when the tunnel was
+	listed   time.Time // since when peers could know this node's key
 	entry    entry     // as the cluster was told
 	natAsked time.Time // when the NAT type was looked at
 	takeover takeover
