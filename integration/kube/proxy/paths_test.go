@@ -252,10 +252,56 @@ func (w *world) waitCopied(t *testing.T, node string) {
 	})
 }
 
+// waitOwnWay waits until each front reaches an active gateway node by way of itself:
+// a front tries one that failed lately, as while its path changed, after all others.
+func (w *world) waitOwnWay(t *testing.T, node string) {
+	t.Helper()
+	s, err := w.Agent(node).Status(t.Context())
+	must(t, err)
+	for _, front := range fronts() {
+		cluster.Eventually(t, time.Minute, "the way by "+front+" and "+node+" to itself", func(ctx context.Context) error {
+			c, err := w.Control.DialTCP(ctx, netip.AddrPortFrom(w.Node(front).IP, 10281))
+			if err != nil {
+				return err
+			}
+			defer func() { _ = c.Close() }()
+			if err := tls.Client(c, &tls.Config{ServerName: node, RootCAs: w.roots}).HandshakeContext(ctx); err != nil {
+				return err
+			}
+			for _, stream := range w.streams(t, front) {
+				if stream.Caller.String() == c.LocalAddr().String() {
+					if stream.Via != s.OverlayAddress {
+						return fmt.Errorf("it goes by %s, not %s", stream.Via, s.OverlayAddress)
+					}
+					return nil
+				}
+			}
+			return errors.New("the front does not list the stream")
+		})
+	}
+}
+
+// countOver counts over one of the gateway nodes. The API server may take a connection
+// that it has, over another one.
+func (w *world) countOver(t *testing.T, gateway, node string) *counting {
+	t.Helper()
+	for range 20 {
+		c := w.count(t, node)
+		before := w.delivered(t, gateway, node)
+		c.goOn(t)
+		if w.delivered(t, gateway, node) > before {
+			return c
+		}
+	}
+	t.Fatalf("no logs -f of %s goes over %s", node, gateway)
+	return nil
+}
+
 // testGatewayDeath kills the gateway node of an edge that streams go through.
 func (w *world) testGatewayDeath(t *testing.T) {
 	const node = "edge-a-1" // active, so it is its own way in
-	logs := w.count(t, node)
+	w.waitOwnWay(t, node)
+	logs := w.countOver(t, node, node)
 	// One that sends, too: a copy that goes on for ever. The shell must outlive cat: when
 	// nobody holds standard output any more the kubelet ends the connection.
 	copying := w.start(t, "exec", "-i", pod(node), "-c", "main", "--", "sh", "-c", "echo reading; cat >/dev/null; echo read")

@@ -13,19 +13,28 @@ const soakEnv = "CORAX_SOAK"
 // TestProxy goes through all that proxy mode is for, in one world.
 func TestProxy(t *testing.T) {
 	w := newWorld(t)
-	t.Run("kubectl", w.testKubectl)
-	t.Run("protocols", w.testProtocols)
-	t.Run("streams", w.testStreams)
-	t.Run("top", w.testTop)
-	t.Run("prometheus", w.testPrometheus)
-	t.Run("termination", w.testTermination)
-	t.Run("doctor", w.testDoctor)
-	t.Run("stall", w.testStall)
-	t.Run("connections", w.testConnections)
-	t.Run("path change", w.testPathChange)
-	t.Run("gateway death", w.testGatewayDeath)
-	t.Run("hub death", w.testHubDeath)
-	t.Run("egress selector", w.testEgress)
+	for _, part := range []struct {
+		name string
+		test func(*testing.T)
+	}{
+		{"kubectl", w.testKubectl},
+		{"protocols", w.testProtocols},
+		{"streams", w.testStreams},
+		{"top", w.testTop},
+		{"prometheus", w.testPrometheus},
+		{"termination", w.testTermination},
+		{"doctor", w.testDoctor},
+		{"stall", w.testStall},
+		{"connections", w.testConnections},
+		{"path change", w.testPathChange},
+		{"gateway death", w.testGatewayDeath},
+		{"hub death", w.testHubDeath},
+		{"egress selector", w.testEgress},
+	} {
+		if !t.Run(part.name, part.test) {
+			w.failed = append(w.failed, part.name)
+		}
+	}
 }
 
 // TestSoakConnections opens and closes more of them.

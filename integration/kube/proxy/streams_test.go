@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -55,26 +56,46 @@ func (w *world) testStreams(t *testing.T) {
 	}
 }
 
+// stream is one that an agent lists.
+type stream struct {
+	Side, Node, Via string
+	Caller          netip.AddrPort
+	DownBytes       int
+	Port            uint16
+}
+
+func (w *world) streams(t *testing.T, agent string) []stream {
+	t.Helper()
+	out, err := w.Agent(agent).Command(t.Context(), "proxy", "-o", "json")
+	must(t, err)
+	var got struct{ Streams []stream }
+	must(t, json.Unmarshal(out, &got))
+	return got.Streams
+}
+
 // listed counts the streams to a node's kubelet that some agents have on one side,
 // but for those of probes, which are over at once.
 func (w *world) listed(t *testing.T, side, node string, agents ...string) int {
 	t.Helper()
 	n := 0
 	for _, name := range agents {
-		out, err := w.Agent(name).Command(t.Context(), "proxy", "-o", "json")
-		must(t, err)
-		var got struct {
-			Streams []struct {
-				Side, Node string
-				DownBytes  int
-				Port       uint16
-			}
-		}
-		must(t, json.Unmarshal(out, &got))
-		for _, s := range got.Streams {
+		for _, s := range w.streams(t, name) {
 			if s.Side == side && s.Node == node && s.Port == 10250 && s.DownBytes > 0 {
 				n++
 			}
+		}
+	}
+	return n
+}
+
+// delivered are the bytes that came from a node's kubelet over the open streams of
+// the edge.
+func (w *world) delivered(t *testing.T, edge, node string) int {
+	t.Helper()
+	n := 0
+	for _, s := range w.streams(t, edge) {
+		if s.Side == "edge" && s.Node == node && s.Port == 10250 {
+			n += s.DownBytes
 		}
 	}
 	return n

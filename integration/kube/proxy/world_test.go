@@ -43,6 +43,7 @@ type world struct {
 	kubelets map[string]*kubelet.Kubelet
 	client   *http.Client // where the control plane is
 	roots    *x509.CertPool
+	failed   []string // parts of the test, for tell
 }
 
 // fronts are the gateway nodes of the cloud.
@@ -183,25 +184,34 @@ func (w *world) waitProxied(t *testing.T) {
 // hosts is the file that the agent of the control plane's node keeps.
 func (w *world) hosts() string { return filepath.Join(w.ControlNode().Dir(), "state", "hosts") }
 
-// tell logs, of a failed test, what the cluster and each agent say.
+// tell logs, of a failed test, what the cluster and each agent say, in short: it must
+// not bury what failed.
 func (w *world) tell(t *testing.T) {
 	if !t.Failed() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	out, _ := w.Cluster.Kubectl(t, nil, "get", "gateways,leases,nodes,pods,services,endpointslices,csr", "-A", "-o", "wide", "--request-timeout=5s")
-	t.Logf("kubectl get:\n%s", out)
-	hosts, _ := os.ReadFile(w.hosts())
-	t.Logf("hosts:\n%s", hosts)
+	out, _ := w.Cluster.Kubectl(t, nil, "get", "gateways,leases,endpointslices,csr", "-A", "--no-headers", "--request-timeout=5s")
+	t.Logf("what failed: %q; kubectl get:\n%s", w.failed, out)
 	for _, a := range w.Agents() {
-		out, _ := a.Command(ctx, "status", "-o", "wide") // exit code 1: a peer is away
-		t.Logf("corax status of %s:\n%s", a.Host.Name, out)
+		s, err := a.Status(ctx)
+		if err != nil {
+			t.Logf("agent of %s: %v", a.Host.Name, err)
+			continue
+		}
+		var away []string
+		for _, p := range s.Peers {
+			if p.Path.Kind != "direct" || p.LastHandshake.IsZero() {
+				away = append(away, p.Node+" "+p.Path.Kind+": "+p.Path.Why)
+			}
+		}
+		t.Logf("agent of %s: problems %q, paths that are not direct %q", a.Host.Name, s.Problems, away)
 	}
 	for name, k := range w.kubelets {
 		b, _ := os.ReadFile(filepath.Join(k.Dir(), "kubelet.log"))
-		lines := strings.Split(string(b), "\n")
-		t.Logf("kubelet of %s:\n%s", name, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+		lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+		t.Logf("kubelet of %s: %s", name, lines[len(lines)-1])
 	}
 }
 
