@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -76,6 +77,25 @@ func (h *Host) AllowPing() {
 		all = "0 0" // of others the namespace knows nothing
 	}
 	h.Sysctl("net/ipv4/ping_group_range", all)
+}
+
+// Rotate runs `corax key --rotate` as whoever the agent is, and returns the next public
+// key as base64.
+func (a *Agent) Rotate(ctx context.Context) (string, error) {
+	out, err := a.Host.Run(ctx, a.cfg.Binary, "key", "--rotate", "--state-dir", a.StateDir())
+	if err == nil && a.deprived {
+		err = a.giveAway()
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+// User is the user whose files the agent can read: DeprivedUser, or that of this
+// process.
+func (a *Agent) User() int {
+	if a.deprived {
+		return DeprivedUser()
+	}
+	return os.Getuid()
 }
 
 // giveAway makes the files of the agent those of its user.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,36 @@ type detour struct {
 // sends for them leaves from the host.
 func (a *Agent) Detour(local ...netip.Prefix) {
 	a.Host.detour = &detour{agent: a, local: local, maps: make(map[netip.AddrPort]uint16)}
+}
+
+// Detoured reports whether what programs of the host send to other domains goes by the
+// entry points of an agent, that of the node which the host is, or whose pod it is.
+func (h *Host) Detoured() bool {
+	if h.node != nil {
+		h = h.node
+	}
+	return h.detour != nil
+}
+
+// PingBetween waits until pings pass between two pods of different domains. The other
+// one sends them where nothing carries those of p: where it is Detoured.
+func (p *Pod) PingBetween(ctx context.Context, to *Pod, v6 bool) error {
+	if p.Detoured() {
+		p, to = to, p
+	}
+	addr := to.IP
+	if v6 {
+		addr = to.IP6
+	}
+	_, err := p.PingUntil(ctx, addr, PingOptions{})
+	return err
+}
+
+// LeftOut logs what a test cannot do where gateway nodes have no TUN; the table of the
+// rootless suite has it beside the result.
+func LeftOut(tb testing.TB, what string) {
+	tb.Helper()
+	tb.Log("left out: " + what)
 }
 
 // detourArgs are the further arguments of an agent with a detour.

@@ -70,7 +70,7 @@ func TestAllowList(t *testing.T) {
 
 	// Inside the list, and inside the VPC: plain nodes, both hubs, both ways.
 	for _, way := range [][2]*lab.Node{{a.Nodes[1], cloud.Nodes[2]}, {cloud.Nodes[1], a.Nodes[2]}, {a.Nodes[0], cloud.Nodes[0]}} {
-		if _, err := way[0].Pods[0].PingUntil(ctx, way[1].Pods[0].IP, lab.PingOptions{}); err != nil {
+		if err := way[0].Pods[0].PingBetween(ctx, way[1].Pods[0], false); err != nil {
 			t.Errorf("%s to %s: %v", way[0], way[1], err)
 		}
 		if _, err := way[0].Pods[0].EchoTCP(ctx, netip.AddrPortFrom(way[1].Pods[0].IP, streamPort), 10_000); err != nil {

@@ -48,11 +48,13 @@ func smallDisk(t *testing.T, a *lab.Agent, files map[string][]byte) {
 	t.Helper()
 	dir := a.StateDir()
 	err := a.Host.Do(func() error {
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=700"); err != nil {
+		own := fmt.Sprintf("size=64k,mode=700,uid=%d,gid=%[1]d", a.User())
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, own); err != nil {
 			return err
 		}
 		for name, b := range files {
-			if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			file := filepath.Join(dir, name)
+			if err := errors.Join(os.WriteFile(file, b, 0o600), os.Chown(file, a.User(), a.User())); err != nil {
 				return err
 			}
 		}

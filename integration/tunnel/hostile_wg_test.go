@@ -5,6 +5,7 @@ package tunnel_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
@@ -264,21 +265,25 @@ func TestLyingPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := map[string]string{liar.Nodes[0].Name: f.status(liar.Agents[0]).PublicKey}
-	g := f.Object(liar, keys)
-	g.Nodes[0].Subnets = append(g.Nodes[0].Subnets, stolen...)
-	if err := g.Write(own); err != nil {
-		t.Fatal(err)
+	// Whose pods send: those of a node that has no TUN cannot.
+	thief := 0
+	if liar.Nodes[0].Detoured() {
+		thief = 1
 	}
-	liar.Agents[0].SetArgs("--gateways", own)
-	if err := liar.Agents[0].Restart(); err != nil {
+	g := f.Object(liar, keys)
+	g.Nodes[thief].Subnets = append(g.Nodes[thief].Subnets, stolen...)
+	if err := g.Write(own); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if err := liar.Agents[0].WaitReady(ctx); err != nil {
-		t.Fatal(err)
+	for _, a := range liar.Agents[:thief+1] {
+		a.SetArgs("--gateways", own)
+		if err := errors.Join(a.Restart(), a.WaitReady(ctx)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	pod, to := liar.Nodes[0].Pods[0], f.cloud().Nodes[1].Pods[0]
+	pod, to := liar.Nodes[thief].Pods[0], f.cloud().Nodes[1].Pods[0]
 	if _, err := pod.PingUntil(ctx, to.IP, lab.PingOptions{}); err != nil {
 		t.Fatalf("what is the peer's own does not pass: %v", err)
 	}

@@ -5,7 +5,6 @@ package tunnel_test
 import (
 	"context"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -32,11 +31,10 @@ func TestKeyRotation(t *testing.T) {
 	for _, n := range nodes {
 		a := topo.Agent(n)
 		old[n] = statusOf(t, a).PublicKey
-		out, err := a.Host.Run(ctx, coraxBinary(t), "key", "--rotate", "--state-dir", a.StateDir())
-		if err != nil {
+		var err error
+		if next[n], err = a.Rotate(ctx); err != nil {
 			t.Fatal(err)
 		}
-		next[n] = strings.TrimSpace(string(out))
 	}
 	keys := map[string]string{}
 	for _, n := range topo.Nodes() {
@@ -131,13 +129,4 @@ func TestKeyRotation(t *testing.T) {
 			t.Errorf("without the old keys: stream from %s paused for %v, error %v", s.name, r.Longest, err)
 		}
 	}
-}
-
-func coraxBinary(t *testing.T) string {
-	t.Helper()
-	path, err := lab.Corax()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
 }

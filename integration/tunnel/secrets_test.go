@@ -83,6 +83,11 @@ func TestSecretsStaySecret(t *testing.T) {
 		return path
 	}
 	psk, other := file("psk", pskSecret), file("psk2", pskOther)
+	for _, path := range []string{psk, other} { // root may read them, too
+		if err := os.Chown(path, lab.DeprivedUser(), lab.DeprivedUser()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	startAgents(t, topo, "--log-level", "debug", "--psk-file", psk)
 
 	hidden := secrets{"PSK secret": []byte(pskSecret), "other PSK secret": []byte(pskOther)}

@@ -117,6 +117,9 @@ func TestService(t *testing.T) {
 			}
 			serveReach(t, topo)
 			startAgents(t, topo)
+			if topo.Domains[1].Gateway().Detoured() {
+				lab.LeftOut(t, "calls from pods of that node: kube-proxy's rules there do not lead into the agent")
+			}
 			eachCrossing(t, serviceCrossings(topo, services), 8, func(ctx context.Context, x crossing) error {
 				i := slices.IndexFunc(services, func(s remoteService) bool { return slices.Contains(s.addrs, x.addr) })
 				return callService(ctx, x, services[i], dns)
@@ -135,8 +138,11 @@ func serviceCrossings(topo *lab.Topology, services []remoteService) []crossing {
 				continue
 			}
 			for _, from := range reachers(d) {
+				if from.Detoured() {
+					continue
+				}
 				for _, addr := range s.addrs {
-					to := reacher{Host: &lab.Host{Name: s.name}}
+					to := reacher{Host: &lab.Host{Name: s.name}, domain: s.domain}
 					all = append(all, crossing{from, to, addr})
 				}
 			}
@@ -183,8 +189,8 @@ func askSource(ctx context.Context, c crossing, at netip.AddrPort) error {
 		if err != nil {
 			return err
 		}
-		if seen != c.want() {
-			return fmt.Errorf("%s arrives from %s, want %s", network, seen, c.want())
+		if !slices.Contains(c.want(), seen) {
+			return fmt.Errorf("%s arrives from %s, want one of %s", network, seen, c.want())
 		}
 	}
 	return nil

@@ -37,7 +37,7 @@ func TestWhy(t *testing.T) {
 	f.await(t, a, 10*time.Second, why("edge-b-gw", "idle", "no traffic; a path is looked for with the first packet"))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if _, err := f.edge().Nodes[0].Pods[0].PingUntil(ctx, f.Domains[2].Nodes[1].Pods[0].IP, lab.PingOptions{}); err != nil {
+	if err := f.edge().Nodes[0].Pods[0].PingBetween(ctx, f.Domains[2].Nodes[1].Pods[0], false); err != nil {
 		t.Error(err)
 	}
 	f.await(t, a, 20*time.Second, why("edge-b-gw", "direct", "direct is the best there is"))
