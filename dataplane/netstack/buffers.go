@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -29,6 +30,34 @@ func (c *stream) SetWriteBuffer(bytes int) error {
 	_, most := c.ep.SocketOptions().SendBufferLimits()
 	c.ep.SocketOptions().SetSendBufferSize(min(int64(bytes), most), true)
 	return nil
+}
+
+// Rest reports whether the connection holds nothing to speak of: all was read, and less
+// than the smallest write buffer waits to be acknowledged. Then its write buffer is that
+// small until SetWriteBuffer is called, and a writer goes on, slowly. It may be called
+// at any time.
+func (c *stream) Rest() bool {
+	size := int(c.ep.SocketOptions().GetSendBufferSize())
+	_ = c.SetWriteBuffer(bufferMin)
+	if c.empty() {
+		return true
+	}
+	_ = c.SetWriteBuffer(size)
+	return false
+}
+
+// empty is as Rest says, of a connection with the smallest write buffer.
+func (c *stream) empty() bool {
+	switch tcp.EndpointState(c.ep.State()) {
+	case tcp.StateEstablished, tcp.StateCloseWait, tcp.StateFinWait2:
+	default:
+		return false // with a FIN on its way the stack does not say what is before it
+	}
+	unread, err := c.ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption)
+	if err != nil || unread > 0 {
+		return false
+	}
+	return c.ep.Readiness(waiter.WritableEvents)&waiter.WritableEvents != 0
 }
 
 // Hold takes what comes out of the stack's own queue while nobody reads, closes the

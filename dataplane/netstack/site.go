@@ -100,6 +100,7 @@ type Site struct {
 	refused limitedICMP
 	joiners joiners
 	waiting attempts
+	pingers pingers
 	sockets sync.Map // of netip.AddrPort: *udpSocket, of programs of this site
 
 	ctx     context.Context // of every handler; cancelled by Close
@@ -292,6 +293,7 @@ func (s *Site) Counters() []dataplane.Counter {
 		{Name: drop, Reason: "malformed", Value: s.count.malformed.Load() + st.IP.MalformedPacketsReceived.Value()},
 		{Name: drop, Reason: "closed", Value: s.count.closed.Load()},
 		{Name: drop, Reason: "queue_full", Value: s.link.full.Load()},
+		{Name: drop, Reason: "ping_replies", Value: s.pingers.dropped.Load()},
 		{Name: drop, Reason: "icmp_limit", Value: s.refused.dropped.Load()},
 		{Name: drop, Reason: "bad_checksum", Value: st.TCP.ChecksumErrors.Value() + st.UDP.ChecksumErrors.Value()},
 	}

@@ -9,7 +9,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 )
 
 // Reason is what an ICMP error says.
@@ -145,7 +144,7 @@ func (e *Echo) Site() *Site { return e.s }
 func (e *Echo) Quote() Quote { return quote(e.pkt) }
 
 // takeICMP takes echo requests away from gVisor, which would answer them in the
-// name of every host.
+// name of every host, and the answers to those of this site.
 func (s *Site) takeICMP(_ stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	n := pkt.Network()
 	view := stack.PayloadSince(pkt.TransportHeader())
@@ -157,7 +156,7 @@ func (s *Site) takeICMP(_ stack.TransportEndpointID, pkt *stack.PacketBuffer) bo
 	request := pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber && header.ICMPv4(m).Type() == header.ICMPv4Echo ||
 		pkt.NetworkProtocolNumber == header.IPv6ProtocolNumber && header.ICMPv6(m).Type() == header.ICMPv6EchoRequest
 	if !request {
-		return false
+		return s.takeReply(pkt, m)
 	}
 	pkt.TransportProtocolNumber = n.TransportProtocol()
 	s.cfg.Handler.Echo(&Echo{
@@ -166,29 +165,6 @@ func (s *Site) takeICMP(_ stack.TransportEndpointID, pkt *stack.PacketBuffer) bo
 		s: s, pkt: pkt,
 	})
 	return true
-}
-
-// WriteEcho sends an echo reply.
-func (s *Site) WriteEcho(from, to netip.Addr, id, seq uint16, payload []byte) error {
-	protocol := icmp.ProtocolNumber4
-	if !from.Is4() {
-		protocol = icmp.ProtocolNumber6
-	}
-	return s.write(from, to, protocol, 8, payload, func(h []byte, sum uint16) {
-		if from.Is4() {
-			m := header.ICMPv4(h)
-			m.SetType(header.ICMPv4EchoReply)
-			m.SetIdent(id)
-			m.SetSequence(seq)
-			m.SetChecksum(^checksum.Checksum(h, checksum.Checksum(payload, 0))) // without pseudo-header
-			return
-		}
-		m := header.ICMPv6(h)
-		m.SetType(header.ICMPv6EchoReply)
-		m.SetIdent(id)
-		m.SetSequence(seq)
-		m.SetChecksum(^checksum.Checksum(h, sum))
-	})
 }
 
 // Lost is a datagram that its receiver had no socket for.

@@ -179,11 +179,12 @@ func (c *udpSocket) lost(who netip.AddrPort) {
 	}
 }
 
-// lost looks for an ICMP error about a datagram of this site: one that a socket sent,
-// or that [Site.WriteUDP] did, of which gVisor knows nothing.
+// lost looks for an ICMP error about a datagram of this site: one that a socket or a
+// ping connection sent, or that [Site.WriteUDP] did, of which gVisor knows nothing.
 func (s *Site) lost(p []byte) {
 	l, ok := parseLost(p)
 	if !ok {
+		s.unanswered(p)
 		return
 	}
 	if c, ok := s.sockets.Load(l.From); ok {
