@@ -58,6 +58,10 @@ func nodeSettings(cfg *agentConfig, readFile func(string) ([]byte, error)) []*se
 			usage: "how the packets of this node reach the agent; auto: a TUN where it works, else netstack",
 		},
 		{
+			flag: "netns", key: "netns", arg: "PID|PATH", parse: namespace(&cfg.Netns),
+			usage: "with --datapath userns: the network namespace in which the TUN is to be, by a process in it or by a file; it belongs to a child user namespace of the same user",
+		},
+		{
 			flag: "tunnel-port", key: "tunnelPort", def: "4500", arg: "PORT", parse: port(&cfg.TunnelPort),
 			usage: "UDP port of the tunnels",
 		},

@@ -33,6 +33,7 @@ type agentConfig struct {
 	Socket   string // of the local API
 
 	Datapath    datapath
+	Netns       string // with datapath userns: whose network namespace; a process or a file
 	TunnelPort  uint16 // UDP: WireGuard, probes, relay frames
 	TLSPort     uint16 // TCP fallback
 	VXLANPort   uint16 // UDP
@@ -76,7 +77,7 @@ type datapath string
 const (
 	datapathAuto     datapath = "auto"     // TUN where it works, else netstack
 	datapathTUN      datapath = "tun"      // a TUN in the host's network namespace
-	datapathUserns   datapath = "userns"   // a TUN in a user and network namespace of our own
+	datapathUserns   datapath = "userns"   // a TUN in the network namespace of a child user namespace
 	datapathNetstack datapath = "netstack" // no TUN
 )
 
@@ -113,6 +114,9 @@ func (c *agentConfig) Validate() error {
 	}
 	if len(c.ServiceCIDRs) > 0 && c.Gateways != "" {
 		add("--service-cidr needs a cluster: with --gateways nobody says what is behind the address of a Service")
+	}
+	if err := c.validateUserns(); err != nil {
+		errs = append(errs, err)
 	}
 	errs = append(errs, c.validateSource()...)
 	errs = append(errs, c.validateListeners()...)

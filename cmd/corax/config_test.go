@@ -76,7 +76,7 @@ func TestConfig(t *testing.T) {
 		{name: "flags win over the environment", args: least(), env: map[string]string{"NODE_NAME": "other", "NODE_IP": "10.9.9.9"}},
 		{
 			name: "file", args: []string{"--config=c"}, want: func(c *agentConfig) {
-				c.StateDir, c.Socket, c.Datapath = "/s", "/x.sock", datapathUserns
+				c.StateDir, c.Socket, c.Datapath, c.Netns = "/s", "/x.sock", datapathUserns, "/run/netns/pods"
 				c.TunnelPort, c.TLSPort, c.VXLANPort, c.VNI, c.TUNName = 1, 2, 3, 4, "t0"
 				c.HostSources = []netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd00::1")}
 				c.Preshared = secret
@@ -99,6 +99,7 @@ gateways: dir
 stateDir: /s
 socket: /x.sock
 datapath: userns
+netns: /run/netns/pods
 tunnelPort: 1
 tlsPort: 2
 vxlanPort: 3

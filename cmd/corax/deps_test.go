@@ -117,7 +117,7 @@ var rules = []rule{
 	},
 	{
 		"corax/dataplane/hostnet",
-		[]string{"cmd/corax"},
+		[]string{"cmd/corax", "dataplane/hostnet/userns"},
 		"siblings meet in wire.go through dataplane.Sender",
 	},
 	{
@@ -165,6 +165,7 @@ var roots = map[string][]string{
 	"dataplane/wg":               {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/udpbatch"},
 	"dataplane/vxlan":            {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/offload", "corax/dataplane/internal/udpbatch"},
 	"dataplane/hostnet":          {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/offload"},
+	"dataplane/hostnet/userns":   {"corax/dataplane", "corax/dataplane/hostnet"},
 	"dataplane/netstack":         {"corax/dataplane", "corax/dataplane/key", "corax/dataplane/internal/offload"},
 	"dataplane/internal/*":       {"corax/dataplane", "corax/dataplane/key"},
 	"nat/**":                     {"corax/dataplane/key"},

@@ -16,6 +16,9 @@ func main() {
 	if code, yes := runInside(); yes {
 		os.Exit(code)
 	}
+	if code, yes := runHelper(); yes {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))

@@ -34,8 +34,11 @@ type outboundProxies struct {
 func (a *agent) buildOutbound() error {
 	o := &outboundProxies{}
 	var network outbound.Network = hostNetwork{}
-	if a.rootless != nil {
+	switch {
+	case a.rootless != nil:
 		network = siteNetwork{a.rootless.site, o}
+	case a.workload != nil:
+		network = a.workload
 	}
 	var err error
 	if o.dialer, err = outbound.NewDialer(outbound.Config{

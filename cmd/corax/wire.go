@@ -33,7 +33,7 @@ type agent struct {
 	public  key.Public
 	started time.Time
 
-	datapath       datapath // tun or netstack: what was chosen
+	datapath       datapath // tun, userns or netstack: what was chosen
 	datapathReason string
 
 	fabric   *fabric.Fabric
@@ -41,6 +41,7 @@ type agent struct {
 	stack    *netstack.Stack
 	tun      *hostnet.TUN  // nil without a TUN
 	host     *hostnet.Host // nil where we have nothing to do with the host
+	workload *workload     // nil where the TUN is in this network namespace, or nowhere
 	rootless *rootless     // nil with a TUN
 	outbound *outboundProxies
 	left     string // what a dead agent left and we could not remove
@@ -139,6 +140,11 @@ func runAgent(ctx context.Context, cfg agentConfig, p profile, log *slog.Logger)
 	g.Go(func() error { return a.stack.Run(ctx) })
 	if a.tun != nil {
 		g.Go(func() error { return a.tun.Run(ctx) })
+	}
+	switch {
+	case a.workload != nil:
+		g.Go(func() error { return a.runWorkload(ctx) })
+	case a.tun != nil:
 		g.Go(func() error { return a.host.Watch(ctx, a.inbox.poke) })
 	}
 	if a.rootless != nil {
@@ -162,6 +168,9 @@ func runAgent(ctx context.Context, cfg agentConfig, p profile, log *slog.Logger)
 		a.closeHost()
 	case errors.Is(err, errNewKey) && a.tun != nil:
 		err = errors.Join(err, a.tun.Close())
+	}
+	if a.workload != nil {
+		a.workload.Leave()
 	}
 	return err
 }
@@ -241,9 +250,6 @@ func (a *agent) buildDomain() error {
 // buildHost looks for a Raven agent, and takes over from it when told to. It
 // comes before the segment, because a living raven0 holds the VXLAN port.
 func (a *agent) buildHost() error {
-	if a.cfg.Datapath == datapathUserns {
-		return fmt.Errorf("datapath userns is not in this version: use tun or netstack")
-	}
 	var err error
 	a.host, err = hostnet.New(hostnet.Config{
 		Log:        a.log,
@@ -260,6 +266,9 @@ func (a *agent) buildHost() error {
 // buildTUN opens the TUN, or attaches to the one that a predecessor left. Without
 // a usable TUN sockets stand in for it.
 func (a *agent) buildTUN() error {
+	if a.cfg.Datapath == datapathUserns {
+		return a.buildWorkload()
+	}
 	if a.host == nil {
 		return nil
 	}
@@ -295,6 +304,12 @@ func (a *agent) closeHost() {
 		a.letGo()
 		return
 	}
+	if a.workload != nil {
+		if err := a.workload.close(a.tun); err != nil {
+			a.log.Error("the network namespace keeps something of ours", "err", err)
+		}
+		return
+	}
 	if err := a.host.Close(); err != nil {
 		a.log.Error("the host keeps something of ours", "err", err)
 	}
@@ -310,7 +325,7 @@ func (a *agent) local() (control.Local, []string) {
 	if err != nil {
 		problems = append(problems, err.Error()+" (1500 is assumed)")
 	}
-	prefixes, err := hostnet.Prefixes(a.cfg.TUNName)
+	prefixes, err := a.routed()
 	if err != nil {
 		problems = append(problems, err.Error())
 	}
@@ -354,8 +369,17 @@ func (a *agent) applyHost(ctx context.Context, c dataplane.Config) []string {
 	if a.tun == nil {
 		return append(a.applySite(c), a.holdHost(ctx, c)...)
 	}
-	problems, err := a.host.Apply(ctx, a.hostState(c))
 	var out []string
+	var problems []hostnet.Problem
+	var err error
+	if a.workload != nil {
+		if a.left != "" {
+			out = append(out, a.left)
+		}
+		problems, err = a.workload.apply(ctx, a.cfg.Netns, a.hostState(c))
+	} else {
+		problems, err = a.host.Apply(ctx, a.hostState(c))
+	}
 	for _, p := range problems {
 		out = append(out, p.String())
 	}

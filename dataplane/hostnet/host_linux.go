@@ -120,6 +120,9 @@ func (h *Host) HostSource(v6 bool) (addr netip.Addr, why string) {
 	return s.addr, s.why
 }
 
+// Name returns the name of the device.
+func (h *Host) Name() string { return h.name }
+
 // Close removes everything of ours from the host, the device too, whoever
 // installed it: this Host or one before it. What is not there is no error. A
 // second call does nothing.

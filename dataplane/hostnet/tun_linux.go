@@ -197,6 +197,10 @@ func (t *TUN) setMTU(mtu int) error {
 	return nil
 }
 
+// Control calls f with the descriptor of the device, for one that hands it to another
+// process: see [AttachTUN]. It is not valid after f.
+func (t *TUN) Control(f func(fd uintptr)) error { return t.conn.Control(f) }
+
 // Counters returns the counters of the device. Bytes are those of IP packets,
 // packets those that the fabric sees.
 func (t *TUN) Counters() []dataplane.Counter { return t.count.list() }

@@ -165,7 +165,7 @@ func TestRefusals(t *testing.T) {
 			[]string{"corax: agent: file: gateway directory: stat /nonexistent: no such file or directory"},
 		},
 		{"no such datapath", nil, []string{"--datapath", "kernel"}, 3, []string{"corax: agent: ", "--datapath"}},
-		{"a datapath of a later version", nil, []string{"--datapath", "userns"}, 1, []string{"datapath userns is not in this version"}},
+		{"a namespace of nobody", nil, []string{"--datapath", "userns"}, 3, []string{"corax: agent: ", "--datapath userns needs --netns"}},
 		{"two ports alike", nil, []string{"--tunnel-port", "4472"}, 3, []string{"--tunnel-port and --vxlan-port are both UDP 4472"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
