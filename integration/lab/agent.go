@@ -49,6 +49,7 @@ type Agent struct {
 	proc *Process
 
 	deprived bool
+	setns    bool // and may enter namespaces
 }
 
 // NewAgent prepares an agent, without starting it: its state directory and
@@ -121,7 +122,9 @@ func (a *Agent) Start() error {
 			return fmt.Errorf("lab: files of %s: %w", a.Host.Name, err)
 		}
 		binary, env = self, append(env, deprivedEnv+"="+a.cfg.Binary)
-		if a.Host.lab.tb != nil {
+		if a.setns {
+			env = append(env, depriveSetnsEnv+"=1")
+		} else if a.Host.lab.tb != nil {
 			a.Host.lab.tb.Logf("%s has no TUN and no privilege", a.Host.Name)
 		}
 	}

@@ -23,6 +23,28 @@ const Nobody = 65534
 // the program that it names.
 const deprivedEnv = "CORAX_LAB_DEPRIVED"
 
+// depriveSetnsEnv, when set, makes the filter let setns through.
+const depriveSetnsEnv = "CORAX_LAB_DEPRIVED_SETNS"
+
+// DepriveToUserns is Deprive, but the agent may open a TUN and the seccomp filter lets
+// setns through: what an agent needs that has its TUN in a user namespace that it owns.
+func (a *Agent) DepriveToUserns() error {
+	if err := a.Deprive(); err != nil {
+		return err
+	}
+	a.setns = true
+	mknod := func() error {
+		if err := unix.Mknod("/dev/net/tun", unix.S_IFCHR|0o666, int(unix.Mkdev(10, 200))); err != nil {
+			return err
+		}
+		return os.Chmod("/dev/net/tun", 0o666)
+	}
+	if err := a.Host.Do(mknod); err != nil {
+		return fmt.Errorf("lab: make /dev/net/tun of %s: %w", a.Host.Name, err)
+	}
+	return nil
+}
+
 // Deprive takes from the agent, from its next start on, what a restricted container
 // takes: it is user 65534, its capability sets are empty, no_new_privs is set, a
 // seccomp filter like the one that container engines set by default refuses what
@@ -156,7 +178,14 @@ func becomeDeprived(path string) error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("parent death signal: %w", err)
 	}
-	if err := filterSyscalls(); err != nil {
+	var allowed []uint32
+	if os.Getenv(depriveSetnsEnv) != "" {
+		allowed = []uint32{unix.SYS_SETNS}
+		if err := os.Unsetenv(depriveSetnsEnv); err != nil {
+			return err
+		}
+	}
+	if err := filterSyscalls(allowed...); err != nil {
 		return fmt.Errorf("seccomp: %w", err)
 	}
 	return fmt.Errorf("execute %s: %w", path, syscall.Exec(path, append([]string{path}, os.Args[1:]...), os.Environ()))

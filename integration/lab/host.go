@@ -27,7 +27,8 @@ type Host struct {
 	dir   string
 	space *space
 	nl    *netlink.Handle
-	nat   *NAT // of SetNAT; nil: none
+	netns string // file of a network namespace that was there; empty: a new one
+	nat   *NAT   // of SetNAT; nil: none
 	// node is the host of a pod's node; nil: h is no pod.
 	node   *Host
 	detour *detour // of a node; nil: none
@@ -38,8 +39,16 @@ type Host struct {
 }
 
 // Host makes a host without links besides lo. Names are unique in a lab.
-func (l *Lab) Host(name string) *Host {
-	h := &Host{Name: name, lab: l}
+func (l *Lab) Host(name string) *Host { return l.hostAt(name, "") }
+
+// HostOf is Host with the network namespace of a process, which stays as it is when the
+// host ends.
+func (l *Lab) HostOf(name string, pid int) *Host {
+	return l.hostAt(name, fmt.Sprintf("/proc/%d/ns/net", pid))
+}
+
+func (l *Lab) hostAt(name, netns string) *Host {
+	h := &Host{Name: name, lab: l, netns: netns}
 	if l.failed(nil) {
 		return h
 	}
@@ -59,7 +68,7 @@ func (h *Host) open() error {
 		return err
 	}
 	h.dir = dir
-	s, err := newSpace(dir)
+	s, err := newSpaceAt(dir, h.netns)
 	if err != nil {
 		return err
 	}

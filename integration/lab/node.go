@@ -60,11 +60,15 @@ type Pod struct {
 }
 
 // Node makes a host with a pod bridge that has the first address of each subnet.
-func (l *Lab) Node(cfg NodeConfig) *Node {
+func (l *Lab) Node(cfg NodeConfig) *Node { return l.Host(cfg.Name).Node(cfg) }
+
+// Node makes a node of a host, whose name wins.
+func (h *Host) Node(cfg NodeConfig) *Node {
+	l := h.lab
 	if cfg.PodMTU == 0 {
 		cfg.PodMTU = 1500
 	}
-	n := &Node{Host: l.Host(cfg.Name), Subnets: cfg.Subnets, cfg: cfg}
+	n := &Node{Host: h, Subnets: cfg.Subnets, cfg: cfg}
 	rp := strconv.Itoa(cfg.RPFilter)
 	n.Sysctl("net/ipv4/conf/all/rp_filter", rp)
 	n.Sysctl("net/ipv4/conf/default/rp_filter", rp)
@@ -95,14 +99,19 @@ func (n *Node) Pod(name string) *Pod { return n.PodIn(name, n.Subnets...) }
 // A subnet that is none of the node's own comes to the node with it: the pod
 // bridge gets its first address.
 func (n *Node) PodIn(name string, subnets ...netip.Prefix) *Pod {
-	p := &Pod{Host: n.lab.Host(n.Name + "." + name), Node: n}
+	return n.PodOf(n.lab.Host(n.Name+"."+name), subnets...)
+}
+
+// PodOf makes a pod of a host without links, as PodIn does.
+func (n *Node) PodOf(h *Host, subnets ...netip.Prefix) *Pod {
+	p := &Pod{Host: h, Node: n}
 	p.node = n.Host
 	n.Pods = append(n.Pods, p)
 	if n.lab.failed(nil) {
 		return p
 	}
 	port := "veth" + strconv.Itoa(len(n.Pods))
-	n.try("pod "+name, plug(n.nl, CNIBridge, port, n.cfg.PodMTU, p.Host, "eth0"))
+	n.try("pod "+h.Name, plug(n.nl, CNIBridge, port, n.cfg.PodMTU, p.Host, "eth0"))
 	for _, s := range subnets {
 		gw := s.Masked().Addr().Next()
 		if !slices.Contains(n.Subnets, s) {

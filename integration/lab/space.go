@@ -33,23 +33,27 @@ type space struct {
 
 // newSpace starts the thread. dir is an existing directory for the files that
 // are mounted into the new namespace.
-func newSpace(dir string) (*space, error) {
+func newSpace(dir string) (*space, error) { return newSpaceAt(dir, "") }
+
+// newSpaceAt is newSpace with a network namespace that a file stands for; empty means
+// a new one.
+func newSpaceAt(dir, netns string) (*space, error) {
 	s := &space{
 		calls: make(chan func()),
 		quit:  make(chan struct{}),
 		done:  make(chan struct{}),
 	}
 	ready := make(chan error, 1)
-	onOwnThread(func() { s.serve(dir, ready) })
+	onOwnThread(func() { s.serve(dir, netns, ready) })
 	if err := <-ready; err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *space) serve(dir string, ready chan<- error) {
+func (s *space) serve(dir, netns string, ready chan<- error) {
 	defer close(s.done)
-	if err := s.enter(dir); err != nil {
+	if err := s.enter(dir, netns); err != nil {
 		ready <- err
 		return
 	}
@@ -64,9 +68,18 @@ func (s *space) serve(dir string, ready chan<- error) {
 	}
 }
 
-func (s *space) enter(dir string) error {
-	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); err != nil {
+func (s *space) enter(dir, netns string) error {
+	fresh := unix.CLONE_NEWNET | unix.CLONE_NEWNS
+	if netns != "" {
+		fresh = unix.CLONE_NEWNS
+	}
+	if err := unix.Unshare(fresh); err != nil {
 		return fmt.Errorf("unshare network and mount namespace: %w", err)
+	}
+	if netns != "" {
+		if err := joinNetns(netns); err != nil {
+			return err
+		}
 	}
 	if err := privateMounts(dir); err != nil {
 		return err
@@ -76,6 +89,19 @@ func (s *space) enter(dir string) error {
 		return err
 	}
 	s.netns = f
+	return nil
+}
+
+// joinNetns moves the calling thread into the network namespace that a file stands for.
+func joinNetns(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", path, err)
+	}
 	return nil
 }
 

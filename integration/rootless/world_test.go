@@ -62,6 +62,12 @@ func prepareWorld(t *testing.T, ping bool, args ...string) *world {
 
 func (w *world) start() {
 	w.t.Helper()
+	w.startAgents()
+	w.checkDeprivedTo("netstack", "")
+}
+
+func (w *world) startAgents() {
+	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 60*time.Second)
 	defer cancel()
 	for _, a := range w.Agents() {
@@ -76,7 +82,6 @@ func (w *world) start() {
 	if err := g.Wait(); err != nil {
 		w.t.Fatal(err)
 	}
-	w.checkDeprived()
 }
 
 // deprive takes everything from the agent of the edge's gateway node.
@@ -91,9 +96,9 @@ func (w *world) deprive(args ...string) {
 	w.gw.SetArgs(args...)
 }
 
-// checkDeprived looks at the process itself: a test with a privileged agent would
-// show nothing.
-func (w *world) checkDeprived() {
+// checkDeprivedTo looks at the process itself, since a test with a privileged agent
+// would show nothing, and at its datapath and the reason for that.
+func (w *world) checkDeprivedTo(datapath, reason string) {
 	w.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.gw.Process().PID()))
 	if err != nil {
@@ -108,7 +113,7 @@ func (w *world) checkDeprived() {
 		}
 	}
 	s := w.status()
-	if s.Datapath != "netstack" {
+	if s.Datapath != datapath || !strings.Contains(s.DatapathReason, reason) {
 		w.t.Fatalf("datapath %s: %s", s.Datapath, s.DatapathReason)
 	}
 }
