@@ -5,7 +5,7 @@
 set -u
 want="wg:wireguard-tools turnserver:coturn usr/sbin/miniupnpd:miniupnpd-nftables"
 want="$want iperf3:iperf3 containerd:containerd runc:runc usr/bin/busybox:busybox-static prometheus:prometheus"
-want="$want usr/sbin/sshd:openssh-server ssh:openssh-client setpriv:util-linux curl:curl"
+want="$want usr/sbin/sshd:openssh-server ssh:openssh-client setpriv:util-linux curl:curl ping:iputils-ping"
 if [ "${1:-}" = bench ]; then
 	want="wg:wireguard-tools nebula:nebula openvpn:openvpn swanctl:strongswan-swanctl"
 	want="$want usr/lib/ipsec/charon:strongswan-charon"

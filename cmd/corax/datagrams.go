@@ -11,8 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"corax/proxy/outbound"
 )
 
 // Datagrams in a stream of the local API are frames: a byte for the kind, the length
@@ -20,9 +18,17 @@ import (
 const (
 	frameData    = 0
 	frameRefused = 1 // the other end has no socket; the stream ends
-	frameHead    = 3
-	maxDatagram  = 65535
+	// Other ICMP errors, likewise: the host is out of reach, or it is not allowed.
+	frameUnreachable = 2
+	frameForbidden   = 3
+	frameHead        = 3
+	maxDatagram      = 65535
 )
+
+// frameErrors are the kinds of frames that end a stream with an error.
+var frameErrors = map[byte]syscall.Errno{
+	frameRefused: syscall.ECONNREFUSED, frameUnreachable: syscall.EHOSTUNREACH, frameForbidden: syscall.EACCES,
+}
 
 // appendFrame appends the frame of a datagram of at most 65535 bytes.
 func appendFrame(b []byte, kind byte, payload []byte) []byte {
@@ -38,12 +44,8 @@ func readFrame(r io.Reader, b []byte) (int, error) {
 		return 0, err
 	}
 	n := int(binary.BigEndian.Uint16(head[1:]))
-	switch head[0] {
-	case frameRefused:
-		return 0, syscall.ECONNREFUSED
-	case frameData:
-	default:
-		return 0, fmt.Errorf("frame of kind %d", head[0])
+	if err := frameError(head[0]); err != nil {
+		return 0, err
 	}
 	if n > len(b) {
 		return 0, io.ErrShortBuffer
@@ -52,6 +54,17 @@ func readFrame(r io.Reader, b []byte) (int, error) {
 		return 0, fmt.Errorf("a frame is cut off: %w", err)
 	}
 	return n, nil
+}
+
+// frameError is what a kind of frame says; nil: it has data.
+func frameError(kind byte) error {
+	if kind == frameData {
+		return nil
+	}
+	if errno, ok := frameErrors[kind]; ok {
+		return errno
+	}
+	return fmt.Errorf("frame of kind %d", kind)
 }
 
 // datagramConn is a stream of the local API that carries datagrams. A read that its
@@ -79,14 +92,10 @@ func (d *datagramConn) Read(b []byte) (int, error) {
 		if len(d.in) >= frameHead && len(d.in) == want {
 			kind, payload := d.in[0], d.in[frameHead:]
 			d.in = d.in[:0]
-			switch kind {
-			case frameData:
-				return copy(b, payload), nil
-			case frameRefused:
-				return 0, syscall.ECONNREFUSED
-			default:
-				return 0, fmt.Errorf("frame of kind %d", kind)
+			if err := frameError(kind); err != nil {
+				return 0, err
 			}
+			return copy(b, payload), nil
 		}
 		n, err := d.streamConn.Read(d.room[len(d.in):want])
 		d.in = d.room[:len(d.in)+n]
@@ -111,8 +120,8 @@ func (d *datagramConn) Write(b []byte) (int, error) {
 }
 
 // serveDatagrams carries datagrams between a stream and a socket of another domain
-// until either ends, ctx does, or nothing was said for longer than flows may rest.
-func serveDatagrams(ctx context.Context, c net.Conn, in *bufio.Reader, far net.Conn, port uint16) {
+// until either ends, ctx does, or nothing was said for as long as they may be idle.
+func serveDatagrams(ctx context.Context, c net.Conn, in *bufio.Reader, far net.Conn, idle time.Duration) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(ctx, func() {
 		_ = c.Close()
@@ -130,7 +139,7 @@ func serveDatagrams(ctx context.Context, c net.Conn, in *bufio.Reader, far net.C
 			if err != nil {
 				return
 			}
-			_ = far.SetReadDeadline(time.Now().Add(outbound.Idle(port, true)))
+			_ = far.SetReadDeadline(time.Now().Add(idle))
 			if _, err := far.Write(b[:n]); errors.Is(err, net.ErrClosed) {
 				return
 			}
@@ -139,14 +148,15 @@ func serveDatagrams(ctx context.Context, c net.Conn, in *bufio.Reader, far net.C
 	b := make([]byte, maxDatagram)
 	var out []byte
 	for {
-		_ = far.SetReadDeadline(time.Now().Add(outbound.Idle(port, true)))
+		_ = far.SetReadDeadline(time.Now().Add(idle))
 		n, err := far.Read(b)
-		switch {
-		case errors.Is(err, syscall.ECONNREFUSED):
-			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-			_, _ = c.Write(appendFrame(nil, frameRefused, nil))
-			return
-		case err != nil:
+		if err != nil {
+			for kind, errno := range frameErrors {
+				if errors.Is(err, errno) {
+					_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+					_, _ = c.Write(appendFrame(nil, kind, nil))
+				}
+			}
 			return
 		}
 		out = appendFrame(out[:0], frameData, b[:n])

@@ -42,7 +42,7 @@ func (a *agent) buildOutbound() error {
 	}
 	var err error
 	if o.dialer, err = outbound.NewDialer(outbound.Config{
-		Log: a.log, Network: network, Reach: a.remote, DNS: a.cfg.ClusterDNS,
+		Log: a.log, Network: network, Reach: a.remote, Ping: a.pings(network), Pingable: key.OverlayPrefix.Contains, DNS: a.cfg.ClusterDNS,
 		ServiceCIDRs: a.cfg.ServiceCIDRs, Endpoints: a.endpoints, Streams: a.profile.streams,
 	}); err != nil {
 		return err

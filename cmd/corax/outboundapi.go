@@ -81,6 +81,8 @@ func (a *agent) removeForward(m outbound.Map) error { return a.outbound.maps.Rem
 func (a *agent) connect(ctx context.Context, t streamTarget) (net.Conn, error) {
 	d := a.outbound.dialer
 	switch {
+	case t.network == "ping":
+		return d.DialPing(ctx, t.host)
 	case t.host == "":
 		return d.DialDNS(ctx, t.network)
 	case t.network == "udp":
@@ -156,8 +158,8 @@ func (l *local) serveConnect(w http.ResponseWriter, r *http.Request) {
 	_ = c.SetDeadline(time.Time{})
 	early, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	_, err = c.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + streamProtocol + "\r\n\r\n"))
-	if err == nil && t.network == "udp" {
-		serveDatagrams(r.Context(), c, rw.Reader, far, t.port)
+	if err == nil && t.network != "tcp" {
+		serveDatagrams(r.Context(), c, rw.Reader, far, t.idle())
 		return
 	}
 	if err == nil && len(early) > 0 {

@@ -43,7 +43,7 @@ Services when the agent has --service-cidr, and names when it has --cluster-dns.
 reaches nothing else: not this host, not the Internet. It runs as the same user, with
 the same files. The namespace ends with it.
 
-User namespaces and /dev/net/tun have to be allowed here. Pings are refused.
+User namespaces and /dev/net/tun have to be allowed here. Pings are carried, too.
 
 Exit codes: that of the command; 128 and the number of the signal that ended it; 125
 it could not be begun or its network broke, 126 it cannot be executed, 127 there is

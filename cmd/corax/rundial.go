@@ -25,6 +25,11 @@ func (d runDialer) DialUDP(ctx context.Context, to netip.AddrPort) (net.Conn, er
 	return d.datagrams(ctx, streamQuery("udp", to))
 }
 
+// DialPing implements [inner.Dialer].
+func (d runDialer) DialPing(ctx context.Context, to netip.Addr) (net.Conn, error) {
+	return d.datagrams(ctx, url.Values{"network": {"ping"}, "host": {to.String()}})
+}
+
 // DialDNS implements [inner.Dialer].
 func (d runDialer) DialDNS(ctx context.Context, network string) (net.Conn, error) {
 	query := url.Values{"network": {network}, "dns": {"true"}}

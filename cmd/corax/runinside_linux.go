@@ -178,10 +178,18 @@ func setUpInside() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	pingInside()
 	if err := nameServerInside(); err != nil {
 		return nil, fmt.Errorf("have names looked up in the cluster: %w", err)
 	}
 	return tun, nil
+}
+
+// pingInside lets programs have ICMP sockets, which need no capability then. Where /proc
+// is read-only only those pings fail that want one.
+func pingInside() {
+	group := os.Getgid()
+	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", fmt.Appendf(nil, "%d %[1]d\n", group), 0)
 }
 
 // resolvers are directories with the sockets of this host's own name services, which

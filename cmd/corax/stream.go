@@ -118,9 +118,20 @@ func writeStreamError(w http.ResponseWriter, err error) {
 
 // streamTarget is what a request for a stream names.
 type streamTarget struct {
-	network string // tcp or udp
+	network string // tcp, udp or ping
 	host    string // empty: the cluster's name server
-	port    uint16
+	port    uint16 // zero: ping
+}
+
+// idlePing is how long a program may pause between two pings.
+const idlePing = 75 * time.Second
+
+// idle is how long datagrams may rest.
+func (t streamTarget) idle() time.Duration {
+	if t.network == "ping" {
+		return idlePing
+	}
+	return outbound.Idle(t.port, true)
 }
 
 func parseStreamTarget(r *http.Request) (streamTarget, error) {
@@ -129,11 +140,16 @@ func parseStreamTarget(r *http.Request) (streamTarget, error) {
 		t.network = "tcp"
 	}
 	dns := r.FormValue("dns") == "true"
+	ping := t.network == "ping"
 	switch {
 	case r.Header.Get("Upgrade") != streamProtocol:
 		return t, fmt.Errorf("the header Upgrade: %s is needed", streamProtocol)
-	case t.network != "tcp" && t.network != "udp":
-		return t, fmt.Errorf("network %q is neither tcp nor udp", t.network)
+	case t.network != "tcp" && t.network != "udp" && !ping:
+		return t, fmt.Errorf("network %q is none of tcp, udp and ping", t.network)
+	case ping && !dns && t.host != "":
+		return t, nil
+	case ping:
+		return t, errors.New("a host is needed")
 	case dns && t.host == "":
 		return t, nil
 	case dns || t.host == "" || port(&t.port)(r.FormValue("port")) != nil:

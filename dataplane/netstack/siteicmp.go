@@ -158,7 +158,11 @@ func (s *Site) takeICMP(_ stack.TransportEndpointID, pkt *stack.PacketBuffer) bo
 	if !request {
 		return s.takeReply(pkt, m)
 	}
-	pkt.TransportProtocolNumber = n.TransportProtocol()
+	// A packet that came in fragments names the fragment header.
+	pkt.TransportProtocolNumber = header.ICMPv6ProtocolNumber
+	if pkt.NetworkProtocolNumber == header.IPv4ProtocolNumber {
+		pkt.TransportProtocolNumber = header.ICMPv4ProtocolNumber
+	}
 	s.cfg.Handler.Echo(&Echo{
 		From: addrPort(n.SourceAddress(), 0).Addr(), To: addrPort(n.DestinationAddress(), 0).Addr(),
 		ID: uint16(be32(m[4:]) >> 16), Seq: uint16(be32(m[4:])), Payload: m[8:],

@@ -26,9 +26,3 @@ var impossible = map[string]map[string]string{
 		"tunnel TestSocketRefuses": "no: it needs a second user",
 	},
 }
-
-// partOf says of which test only a part is run, by what follows its name for -test.run.
-var partOf = map[string]string{
-	// Of the 59 pairs, which take six minutes, those of unlike kinds.
-	"nat TestGrid": "/^pair$/^(address-restricted|port-restricted|sequential|double|UDP_blocked|IPv6|two_LANs)",
-}

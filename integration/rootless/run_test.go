@@ -61,7 +61,7 @@ func (w *world) end(cmd *exec.Cmd) ran {
 
 // TestRun has programs that know nothing of Corax reach another domain by corax run.
 func TestRun(t *testing.T) {
-	for _, tool := range []string{"unshare", "setpriv", "curl", "iperf3"} {
+	for _, tool := range []string{"unshare", "setpriv", "curl", "iperf3", "ping"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			lacking(t, "no %s here", tool)
 		}
@@ -91,6 +91,7 @@ func TestRun(t *testing.T) {
 			}
 		}
 	})
+	t.Run("ping", func(t *testing.T) { w.pings(t) })
 	t.Run("iperf3", func(t *testing.T) { w.iperf(t) })
 	t.Run("what is not reached", func(t *testing.T) {
 		for _, tt := range []struct {
@@ -126,6 +127,37 @@ func TestRun(t *testing.T) {
 	})
 	t.Run("signals", func(t *testing.T) { w.signals(t) })
 	t.Run("where it cannot be", func(t *testing.T) { w.runRefused(t) })
+}
+
+// pings: a program that is not told of Corax pings pods and agents, and hears of what it
+// cannot reach.
+func (w *world) pings(t *testing.T) {
+	hub, err := w.Domains[0].Agents[0].Status(within(t, 10*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := w.gw.Status(within(t, 10*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{w.far.IP.String(), w.far.IP6.String(), podName, hub.OverlayAddress, own.OverlayAddress} {
+		if r := w.run("ping", "-c", "1", "-W", "10", to); r.code != 0 || !strings.Contains(r.out, " 0% packet loss") {
+			t.Errorf("%s: %+v", to, r)
+		}
+	}
+	if r := w.run("ping", "-c", "3", "-i", "0.2", "-s", "8000", w.far.IP.String()); r.code != 0 || !strings.Contains(r.out, "3 received") {
+		t.Errorf("large ones: %+v", r)
+	}
+	for _, tt := range []struct{ to, want string }{
+		{"169.254.169.254", "Packet filtered"},
+		{w.Domains[1].Nodes[0].IP.String(), "Packet filtered"},
+		{"2001:db8::1", "Administratively prohibited"},
+		{"10.244.0.99", "Destination Host Unreachable"}, // as the host of that pod says
+	} {
+		if r := w.run("ping", "-c", "1", "-W", "10", tt.to); r.code != 1 || !strings.Contains(r.out, tt.want) {
+			t.Errorf("%s: %+v, want %q", tt.to, r, tt.want)
+		}
+	}
 }
 
 // iperf measures nothing: that the program's two ends agree is the test.

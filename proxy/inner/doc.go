@@ -6,7 +6,7 @@
 // A TCP connection is dialled first and accepted then, so that a refused port is a
 // reset for the program, a silent one a timeout, and what no tunnel carries an ICMP
 // error. A UDP flow is a connection of the Dialer's with an idle timer; that its other
-// end has no socket becomes ICMP port unreachable. One address in the namespace is a
-// name server: what is sent to its port 53 goes to the cluster's. Pings are answered
-// with ICMP "prohibited".
+// end has no socket becomes ICMP port unreachable. Pings are flows, too, of one
+// identifier each. One address in the namespace is a name server: what is sent to its
+// port 53 goes to the cluster's.
 package inner

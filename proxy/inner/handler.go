@@ -28,6 +28,10 @@ type Dialer interface {
 	// DialUDP's connection keeps the bounds of datagrams, and fails to read with
 	// ECONNREFUSED when the other end has no socket.
 	DialUDP(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+	// DialPing's connection has messages of a sequence number in two bytes, big-endian,
+	// and a payload: echo requests are written, and answers read. It fails to read with
+	// ECONNREFUSED, EACCES or EHOSTUNREACH when an ICMP error came back.
+	DialPing(ctx context.Context, to netip.Addr) (net.Conn, error)
 	// DialDNS connects with the cluster's name server by "tcp" or "udp".
 	DialDNS(ctx context.Context, network string) (net.Conn, error)
 }
@@ -41,8 +45,9 @@ type Config struct {
 	// NameServers are the addresses in the namespace whose port 53 is the cluster's
 	// name server.
 	NameServers []netip.Addr
-	// Connections and Flows bound what is open at once; zero means 384 and 96.
-	Connections, Flows int
+	// Connections, Flows and Pings bound what is open at once; zero means 384, 96 and
+	// 16.
+	Connections, Flows, Pings int
 }
 
 const (
@@ -62,6 +67,8 @@ type Handler struct {
 
 	mu    sync.Mutex
 	flows map[ends]*flow
+	// pingFlows is how many of flows are pings.
+	pingFlows int
 
 	accepted, opened, up, down                 atomic.Uint64
 	refused, forbidden, silent, noRoute, noAck atomic.Uint64
@@ -72,10 +79,11 @@ var _ netstack.SiteHandler = (*Handler)(nil)
 
 // New makes a Handler.
 func New(cfg Config) (*Handler, error) {
-	if cfg.Dialer == nil || cfg.Connections < 0 || cfg.Flows < 0 {
+	if cfg.Dialer == nil || cfg.Connections < 0 || cfg.Flows < 0 || cfg.Pings < 0 {
 		return nil, errors.New("inner: no dialer, or a limit below zero")
 	}
 	cfg.Connections, cfg.Flows = cmp.Or(cfg.Connections, 384), cmp.Or(cfg.Flows, 96)
+	cfg.Pings = cmp.Or(cfg.Pings, 16)
 	h := &Handler{cfg: cfg, log: cfg.Log, flows: map[ends]*flow{}}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
@@ -125,8 +133,12 @@ func (h *Handler) dial(ctx context.Context, network string, to netip.AddrPort) (
 	switch {
 	case h.isDNS(to):
 		return h.cfg.Dialer.DialDNS(ctx, network)
+	case slices.Contains(h.cfg.NameServers, to.Addr()) && network == "ping":
+		return nil, syscall.EACCES // it is no host
 	case slices.Contains(h.cfg.NameServers, to.Addr()):
 		return nil, syscall.ECONNREFUSED
+	case network == "ping":
+		return h.cfg.Dialer.DialPing(ctx, to.Addr())
 	case network == "udp":
 		return h.cfg.Dialer.DialUDP(ctx, to)
 	default:
@@ -154,18 +166,13 @@ func (h *Handler) reason(err error) netstack.Reason {
 	}
 }
 
-// Echo implements [netstack.SiteHandler].
-func (h *Handler) Echo(e *netstack.Echo) {
-	h.pings.Add(1)
-	e.Site().Reject(e.Quote(), netstack.Prohibited)
-}
-
 // Counters returns the counters of the Handler.
 func (h *Handler) Counters() []dataplane.Counter {
 	const drop = "run_drop_total"
 	return []dataplane.Counter{
 		{Name: "run_connections_total", Value: h.accepted.Load()},
 		{Name: "run_flows_total", Value: h.opened.Load()},
+		{Name: "run_pings_total", Value: h.pings.Load()},
 		{Name: "run_bytes_total", Reason: "out", Value: h.up.Load()},
 		{Name: "run_bytes_total", Reason: "in", Value: h.down.Load()},
 		{Name: drop, Reason: "refused", Value: h.refused.Load()},
@@ -175,6 +182,5 @@ func (h *Handler) Counters() []dataplane.Counter {
 		{Name: drop, Reason: "not_accepted", Value: h.noAck.Load()},
 		{Name: drop, Reason: "full", Value: h.full.Load()},
 		{Name: drop, Reason: "datagram", Value: h.datagrams.Load()},
-		{Name: drop, Reason: "no_ping", Value: h.pings.Load()},
 	}
 }

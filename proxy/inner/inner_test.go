@@ -80,6 +80,53 @@ func (d *dialer) DialUDP(ctx context.Context, to netip.AddrPort) (net.Conn, erro
 	return net.Dial("udp", d.udp)
 }
 
+// DialPing leads to pingers that do what the last byte of the address says.
+func (d *dialer) DialPing(_ context.Context, to netip.Addr) (net.Conn, error) {
+	d.note("ping " + to.String())
+	last := to.AsSlice()[len(to.AsSlice())-1]
+	if last == pingForbidden {
+		return nil, fmt.Errorf("x: %w", syscall.EACCES)
+	}
+	near, far := net.Pipe()
+	go func() {
+		b := make([]byte, 65536)
+		for {
+			n, err := far.Read(b)
+			if err != nil {
+				return
+			}
+			if last == pingUnreachable {
+				_ = far.Close()
+				return
+			}
+			if _, err := far.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	}()
+	if last == pingUnreachable {
+		return unreachableConn{near}, nil
+	}
+	return near, nil
+}
+
+// The last bytes of addresses that fail.
+const (
+	pingForbidden   = 66
+	pingUnreachable = 67
+)
+
+// unreachableConn has an ICMP error instead of an end.
+type unreachableConn struct{ net.Conn }
+
+func (c unreachableConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if errors.Is(err, io.EOF) {
+		err = syscall.EHOSTUNREACH
+	}
+	return n, err
+}
+
 func (d *dialer) DialDNS(_ context.Context, network string) (net.Conn, error) {
 	d.note("dns " + network)
 	if network == "udp" {

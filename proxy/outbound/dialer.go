@@ -45,6 +45,14 @@ type Config struct {
 	// Reach reports whether an address is in a subnet of another domain. It is
 	// needed, and may be called from several goroutines at once.
 	Reach func(netip.Addr) bool
+	// Ping makes a connection whose messages are a sequence number in two bytes,
+	// big-endian, and a payload: what is written is sent as an echo request, and what is
+	// read are the answers. An ICMP error fails a read with ECONNREFUSED, EACCES or
+	// EHOSTUNREACH. Nil: pings are refused. It is called as Reach is.
+	Ping func(ctx context.Context, to netip.Addr) (net.Conn, error)
+	// Pingable reports whether an address that is none of Reach's answers pings, and
+	// nothing else: an agent's own. Nil: there is none. It is called as Reach is.
+	Pingable func(netip.Addr) bool
 	// DNS is the cluster's name server, in a subnet of another domain or a Service;
 	// zero means that names are refused.
 	DNS netip.AddrPort
