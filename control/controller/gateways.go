@@ -204,6 +204,7 @@ func (r *electorate) list(ctx context.Context, s *domainState) error {
 	if p := s.g.Spec.ProxyConfig; p != nil && p.Replicas > 1 && !ownReplicas(s.g) {
 		w.MinProxies = p.Replicas
 	}
+	s.election.Passing = w.Passing()
 	l := election.Candidates(w)
 	if l.Same(w.Ours) {
 		return nil

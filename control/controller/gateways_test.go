@@ -255,6 +255,36 @@ func TestGatewayHandsOverWhenCordoned(t *testing.T) {
 	})
 }
 
+// TestGatewayLeavesItToThePinned: a node that was labelled into the domain before the
+// one that is pinned is listed, and active. With room for two it must go all the same.
+func TestGatewayLeavesItToThePinned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := ourGateway("pool", "pool/pool")
+		w := newWorld(t, g, readyNode("a", "pool", 1))
+		w.settle("pool")
+		check(t, w, "pool", "listed a tunnel a proxy a epoch 1")
+		if err := w.api.Create(t.Context(), readyNode("b", "pool", 2, v1beta1.LabelGatewayNode)); err != nil {
+			t.Fatal(err)
+		}
+		change(w, g, func(g *gateway.Gateway) {
+			g.Spec.ProxyConfig.Replicas, g.Spec.TunnelConfig.Replicas = 2, 2
+			g.Annotations[v1beta1.AnnotationReplicas] = "proxy=2,tunnel=2"
+		})
+		w.publish("pool", "a")
+		w.once("pool")
+		check(t, w, "pool", "listed a,b tunnel a proxy a epoch 1") // b carries nothing yet
+		w.publish("pool", "b")
+		w.leases("a", "b")
+		for range 10 { // until b has settled
+			w.renew("a", "b")
+			w.once("pool")
+			time.Sleep(time.Second)
+		}
+		w.settle("pool")
+		check(t, w, "pool", "listed b tunnel b proxy b epoch 3")
+	})
+}
+
 func TestGatewayOfAPerson(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &gateway.Gateway{ObjectMeta: metav1.ObjectMeta{Name: "hand"}}

@@ -3,6 +3,7 @@ package kube
 import (
 	"encoding/json"
 	"net/netip"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -28,6 +29,8 @@ type serviceObject struct {
 	metav1.ObjectMeta
 	addrs []netip.Addr // none: a headless Service, or one of another kind
 	ports []servicePort
+	// affinity is for how long a client keeps its endpoint; zero: not at all.
+	affinity time.Duration
 }
 
 // servicePort is a port of a Service, or of its endpoints: the name connects the two.
@@ -55,7 +58,13 @@ func (s *serviceObject) UnmarshalJSON(data []byte) error {
 		Spec            struct {
 			ClusterIP  string   `json:"clusterIP"`
 			ClusterIPs []string `json:"clusterIPs"`
-			Ports      []struct {
+			Affinity   string   `json:"sessionAffinity"`
+			Config     struct {
+				ClientIP struct {
+					Seconds int64 `json:"timeoutSeconds"`
+				} `json:"clientIP"`
+			} `json:"sessionAffinityConfig"`
+			Ports []struct {
 				Name     string          `json:"name"`
 				Protocol corev1.Protocol `json:"protocol"`
 				Port     int             `json:"port"`
@@ -76,7 +85,22 @@ func (s *serviceObject) UnmarshalJSON(data []byte) error {
 	for _, p := range doc.Spec.Ports {
 		s.ports = appendPort(s.ports, p.Name, p.Protocol, p.Port)
 	}
+	s.affinity = affinityOf(doc.Spec.Affinity, doc.Spec.Config.ClientIP.Seconds)
 	return nil
+}
+
+// affinityOf is that of a Service. A timeout that the API server would not take is its
+// default, as is none.
+func affinityOf(kind string, seconds int64) time.Duration {
+	const day = 86400
+	switch {
+	case kind != string(corev1.ServiceAffinityClientIP):
+		return 0
+	case seconds < 1 || seconds > day:
+		return time.Duration(corev1.DefaultClientIPServiceAffinitySeconds) * time.Second
+	default:
+		return time.Duration(seconds) * time.Second
+	}
 }
 
 // UnmarshalJSON reads what is used of an EndpointSlice, as that of a Service does.

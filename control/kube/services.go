@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"k8s.io/client-go/tools/cache"
 )
@@ -22,6 +23,13 @@ var (
 // Services were read. [Config.Services] has them read.
 func (c *Client) Endpoints(network string, at netip.AddrPort) ([]netip.AddrPort, error) {
 	return c.services.endpoints(network, at)
+}
+
+// Affinity returns for how long after each connection a client is led to the same
+// endpoint of a Service, whose address and port are as of [Client.Endpoints]: its session
+// affinity. Zero: not at all, or there is no such Service.
+func (c *Client) Affinity(network string, at netip.AddrPort) time.Duration {
+	return c.services.affinity(network, at)
 }
 
 // objectKey names an object of a namespace.
@@ -70,6 +78,16 @@ func (s *services) endpoints(network string, at netip.AddrPort) ([]netip.AddrPor
 	// An endpoint may be in two slices while it moves from one to the other.
 	slices.SortFunc(out, netip.AddrPort.Compare)
 	return slices.Compact(out), nil
+}
+
+func (s *services) affinity(network string, at netip.AddrPort) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.services[s.at[at.Addr().Unmap()]]
+	if o == nil || !slices.ContainsFunc(o.ports, func(p servicePort) bool { return p.network == network && p.port == at.Port() }) {
+		return 0
+	}
+	return o.affinity
 }
 
 func (s *services) setService(o *serviceObject) {

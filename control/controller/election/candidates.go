@@ -138,10 +138,31 @@ func (w Want) choose() []string {
 			have = append(have, n)
 		}
 	}
-	if slices.ContainsFunc(w.Nodes, func(n Node) bool { return n.Pinned }) {
+	if w.anyPinned() {
 		return w.pinned(have)
 	}
 	return w.ready(have)
+}
+
+func (w Want) anyPinned() bool {
+	return slices.ContainsFunc(w.Nodes, func(n Node) bool { return n.Pinned })
+}
+
+// Entry names the entry of a node for one mode.
+type Entry struct{ Type, Node string }
+
+// Passing returns the entries that are listed only while they are active: those of
+// nodes that were chosen before others were pinned.
+func (w Want) Passing() map[Entry]bool {
+	if !w.anyPinned() {
+		return nil
+	}
+	w.Active = nil
+	out := make(map[Entry]bool)
+	for _, i := range Candidates(w).Remove {
+		out[Entry{w.Endpoints[i].Type, w.Endpoints[i].NodeName}] = true
+	}
+	return out
 }
 
 // pinned takes the pinned nodes, those first that are listed, and keeps who is

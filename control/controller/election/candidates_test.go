@@ -145,6 +145,37 @@ func TestCandidates(t *testing.T) {
 	}
 }
 
+func TestPassing(t *testing.T) {
+	for _, tt := range []struct {
+		name, nodes, entries, persons string
+		min                           int
+		want                          string
+	}{
+		{name: "nobody is pinned", nodes: "a b c d e", entries: "a b c d e"},
+		{name: "the pinned one last", nodes: "a b:p", entries: "a b", want: "a"},
+		{name: "all are", nodes: "a:p b:p", entries: "a b"},
+		{name: "a person's stays", nodes: "a b:p c", entries: "a b c", persons: "a", want: "c"},
+		{name: "a person wants two proxies", nodes: "a b:p", entries: "a b", min: 2, want: "a/tunnel"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := Want{Nodes: nodes(t, tt.nodes), Endpoints: entries(tt.entries), Types: both, MinProxies: tt.min}
+			w.Active = names(w.Endpoints)
+			for _, n := range w.Active {
+				if !slices.Contains(strings.Fields(tt.persons), n) {
+					w.Ours = append(w.Ours, n)
+				}
+			}
+			want := map[Entry]bool{}
+			for _, e := range entries(tt.want) {
+				want[Entry{e.Type, e.NodeName}] = true
+			}
+			if d := cmp.Diff(want, w.Passing(), cmpopts.EquateEmpty()); d != "" {
+				t.Errorf("(-want +got)\n%s", d)
+			}
+		})
+	}
+}
+
 func TestCandidatesEntries(t *testing.T) {
 	filled := v1beta1.Endpoint{
 		NodeName: "a", Type: v1beta1.TypeTunnel, Port: 4501, UnderNAT: true, PublicIP: "192.0.2.1",

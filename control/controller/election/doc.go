@@ -9,7 +9,8 @@
 //
 // Nodes with the label raven.openyurt.io/gateway-node=true are the candidates, up
 // to 8; without any, up to 3 Ready ones, spread over zones. Who is listed stays
-// listed. What a person listed is never changed.
+// listed; one that is not labelled, beside others that are, until these have taken
+// over. What a person listed is never changed.
 //
 // # Who is eligible
 //

@@ -69,6 +69,9 @@ type Domain struct {
 	Nodes []Node
 	// Endpoints are spec.endpoints.
 	Endpoints []v1beta1.Endpoint
+	// Passing are the entries that stay until others have taken over, and get no seat
+	// beside those; see [Want.Passing].
+	Passing map[Entry]bool
 	// Standing returns the state of a node's Lease; nil means that there are none.
 	Standing func(node string) Standing
 	// Outlived says whether other was seen to renew its Lease when dead, alive,

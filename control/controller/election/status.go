@@ -48,7 +48,14 @@ func Replicas(spec *v1beta1.GatewaySpec, kind string) int {
 // Vote elects for one type of g.
 func (d Domain) Vote(g *v1beta1.Gateway, kind string, enabled bool) Mode {
 	m := Mode{Type: kind, Enabled: enabled, Replicas: Replicas(&g.Spec, kind), Candidates: d.Judge(kind)}
-	seats := m.Replicas
+	lasting := 0
+	for _, c := range m.Candidates {
+		if !d.Passing[Entry{kind, c.Node}] {
+			lasting++
+		}
+	}
+	// Who passes must not stay because it is active, and be active because it stays.
+	seats := min(m.Replicas, max(1, lasting))
 	if !enabled {
 		seats = 0
 	}

@@ -94,6 +94,17 @@ func newWorld(t *testing.T) *world {
 	for _, name := range kubeletNodes() {
 		w.kubelets[name].WaitPod(t, pod(name))
 	}
+	// A node that was labelled into the domain first was active first.
+	cluster.Eventually(t, mesh.Settle, rootless+" alone active", func(ctx context.Context) error {
+		g, err := w.Gateway(ctx, "edge-b")
+		if err != nil {
+			return err
+		}
+		if active := g.Status.ActiveEndpoints; len(active) != 1 || active[0].NodeName != rootless {
+			return fmt.Errorf("active are %+v", active)
+		}
+		return nil
+	})
 	w.waitProxied(t)
 	return w
 }
