@@ -58,6 +58,8 @@ type cluster interface {
 	// Endpoints are the ready endpoints of the Service that has an address, and a port
 	// of "tcp" or "udp".
 	Endpoints(network string, at netip.AddrPort) ([]netip.AddrPort, error)
+	// Affinity is for how long a client is led to the same endpoint; zero: not at all.
+	Affinity(network string, at netip.AddrPort) time.Duration
 	// Server is the address of the API server; zero while that is not known.
 	Server() netip.Addr
 	// Connected reports whether the API server is there, and since when.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -43,7 +44,7 @@ func (a *agent) buildOutbound() error {
 	var err error
 	if o.dialer, err = outbound.NewDialer(outbound.Config{
 		Log: a.log, Network: network, Reach: a.remote, Ping: a.pings(network), Pingable: key.OverlayPrefix.Contains, DNS: a.cfg.ClusterDNS,
-		ServiceCIDRs: a.cfg.ServiceCIDRs, Endpoints: a.endpoints, Streams: a.profile.streams,
+		ServiceCIDRs: a.cfg.ServiceCIDRs, Endpoints: a.endpoints, Affinity: a.affinity, Streams: a.profile.streams,
 	}); err != nil {
 		return err
 	}
@@ -79,6 +80,14 @@ func (a *agent) endpoints(network string, at netip.AddrPort) ([]netip.AddrPort, 
 		return nil, errors.New("without a cluster nobody knows the Services")
 	}
 	return a.cluster.Endpoints(network, at)
+}
+
+// affinity is for how long a client is led to the same endpoint of a Service.
+func (a *agent) affinity(network string, at netip.AddrPort) time.Duration {
+	if a.cluster == nil {
+		return 0
+	}
+	return a.cluster.Affinity(network, at)
 }
 
 // Run serves until ctx ends.

@@ -63,6 +63,9 @@ type Config struct {
 	// port of "tcp" or "udp"; an error says why none is known. It is needed with
 	// ServiceCIDRs, and may be called from several goroutines at once.
 	Endpoints func(network string, at netip.AddrPort) ([]netip.AddrPort, error)
+	// Affinity is for how long a client is led to the same endpoint of a Service; zero:
+	// not at all. It is called as Endpoints is; nil means that no Service has any.
+	Affinity func(network string, at netip.AddrPort) time.Duration
 	// Streams bounds what is open at once through one port map; zero means 1024,
 	// which is the most.
 	Streams int
@@ -82,6 +85,8 @@ type Dialer struct {
 	cfg      Config
 	log      *slog.Logger
 	resolver net.Resolver
+
+	affinities affinities
 
 	dialled, forbidden, unnamed, failed atomic.Uint64
 	toService, next                     atomic.Uint64

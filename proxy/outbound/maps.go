@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -239,11 +240,19 @@ func (ms *Maps) listen(ctx context.Context, m *mapped) error {
 	return Serve(ctx, ln, ms.dialer.most(), func() { ms.refused.Add(1) }, func(ctx context.Context, c net.Conn) { ms.stream(ctx, m, c) })
 }
 
+// hostOf is the address of a client.
+func hostOf(a net.Addr) netip.Addr {
+	if a, ok := a.(*net.TCPAddr); ok {
+		return a.AddrPort().Addr()
+	}
+	return netip.Addr{}
+}
+
 // stream carries one connection. One that cannot be dialled is reset.
 func (ms *Maps) stream(ctx context.Context, m *mapped, c net.Conn) {
 	m.open.Add(1)
 	defer m.open.Add(-1)
-	far, err := ms.dialer.DialTCP(ctx, m.Host, m.Port)
+	far, err := ms.dialer.DialTCP(WithClient(ctx, hostOf(c.RemoteAddr())), m.Host, m.Port)
 	if err != nil {
 		ms.log.Debug("a port map cannot connect", "map", m.String(), "err", err)
 		splice.Abort(c)

@@ -116,7 +116,7 @@ func (f *udpFlows) serve(ctx context.Context, from netip.AddrPort, fl *udpFlow) 
 		defer f.mu.Unlock()
 		delete(f.by, from)
 	}()
-	far, err := f.ms.dialer.DialUDP(ctx, f.m.Host, f.m.Port)
+	far, err := f.ms.dialer.DialUDP(WithClient(ctx, from.Addr()), f.m.Host, f.m.Port)
 	if err != nil {
 		f.ms.log.Debug("a port map cannot send", "map", f.m.String(), "err", err)
 	}

@@ -25,18 +25,41 @@ func (d *Dialer) isService(a netip.Addr) bool {
 }
 
 // Targets returns what is dialled for an address and port of "tcp" or "udp": that
-// address itself, or the endpoints of a Service in an order of chance. Endpoints are
+// address itself, or the endpoints of a Service in an order of chance, or of its session
+// affinity: then the first one is that of the client of ctx from now on. Endpoints are
 // what others wrote into the API, so each is checked as an address that a program
 // names. Its errors are [ErrForbidden] and [ErrNoService], counted.
-func (d *Dialer) Targets(network string, at netip.AddrPort) ([]netip.AddrPort, error) {
+func (d *Dialer) Targets(ctx context.Context, network string, at netip.AddrPort) ([]netip.AddrPort, error) {
+	list, sticky, err := d.targets(ctx, network, at)
+	if err == nil {
+		d.kept(sticky, list[0])
+	}
+	return list, err
+}
+
+// stickiness is where it is kept which endpoint a client was led to, and for how long;
+// zero: nowhere.
+type stickiness struct {
+	affinityKey
+	timeout time.Duration
+}
+
+func (d *Dialer) kept(s stickiness, to netip.AddrPort) {
+	if s.timeout > 0 {
+		d.affinities.keep(time.Now(), s.affinityKey, to, s.timeout)
+	}
+}
+
+func (d *Dialer) targets(ctx context.Context, network string, at netip.AddrPort) ([]netip.AddrPort, stickiness, error) {
+	var s stickiness
 	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	if !d.isService(at.Addr()) {
-		return []netip.AddrPort{at}, d.Check(at.Addr())
+		return []netip.AddrPort{at}, s, d.Check(at.Addr())
 	}
 	all, err := d.cfg.Endpoints(network, at)
 	if err != nil {
 		d.noService.Add(1)
-		return nil, fmt.Errorf("%s/%s: %w: %w", network, at, ErrNoService, err)
+		return nil, s, fmt.Errorf("%s/%s: %w: %w", network, at, ErrNoService, err)
 	}
 	var out []netip.AddrPort
 	for _, e := range all {
@@ -46,10 +69,16 @@ func (d *Dialer) Targets(network string, at netip.AddrPort) ([]netip.AddrPort, e
 	}
 	if len(out) == 0 {
 		d.noEndpoint.Add(1)
-		return nil, fmt.Errorf("%s/%s: %w: %d are ready, none of them in a subnet of another domain", network, at, ErrNoService, len(all))
+		return nil, s, fmt.Errorf("%s/%s: %w: %d are ready, none of them in a subnet of another domain", network, at, ErrNoService, len(all))
 	}
 	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
-	return out[:min(len(out), maxTried)], nil
+	if d.cfg.Affinity != nil {
+		if s.timeout = d.cfg.Affinity(network, at); s.timeout > 0 {
+			s.affinityKey = affinityKey{clientOf(ctx), network, at}
+			d.affinities.prefer(time.Now(), s.affinityKey, out)
+		}
+	}
+	return out[:min(len(out), maxTried)], s, nil
 }
 
 // dialAny connects with the first of addresses and their targets that answers.
@@ -58,11 +87,12 @@ func (d *Dialer) dialAny(ctx context.Context, network string, addrs []netip.Addr
 	var err error
 	for _, a := range addrs {
 		var list []netip.AddrPort
-		if list, err = d.Targets(network, netip.AddrPortFrom(a, port)); err != nil {
+		var sticky stickiness
+		if list, sticky, err = d.targets(ctx, network, netip.AddrPortFrom(a, port)); err != nil {
 			continue
 		}
 		for i, t := range list {
-			all = append(all, target{t, d.isService(a), i > 0})
+			all = append(all, target{t, d.isService(a), i > 0, sticky})
 		}
 	}
 	all = all[:min(len(all), maxTried)]
@@ -80,6 +110,7 @@ func (d *Dialer) dialAny(ctx context.Context, network string, addrs []netip.Addr
 			cancel()
 			if t.service {
 				d.toService.Add(1)
+				d.kept(t.sticky, t.at)
 			}
 			return c, nil
 		}
@@ -93,6 +124,7 @@ type target struct {
 	at      netip.AddrPort
 	service bool // it stands for a Service
 	next    bool // another endpoint of that was tried before
+	sticky  stickiness
 }
 
 func (d *Dialer) dialOne(ctx context.Context, network string, at netip.AddrPort) (net.Conn, error) {

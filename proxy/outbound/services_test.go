@@ -149,7 +149,7 @@ func TestServicesShuffle(t *testing.T) {
 	}
 	first := map[netip.AddrPort]int{}
 	for range 300 {
-		got, err := d.Targets("tcp", at("10.96.0.1:80"))
+		got, err := d.Targets(t.Context(), "tcp", at("10.96.0.1:80"))
 		if err != nil || len(got) != len(list) {
 			t.Fatal(got, err)
 		}

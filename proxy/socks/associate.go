@@ -204,7 +204,7 @@ func (a *association) lookUp(ctx context.Context, t target) (to, shown netip.Add
 	for _, ip := range ips {
 		var list []netip.AddrPort
 		shown = netip.AddrPortFrom(ip, t.port)
-		if list, err = a.s.cfg.Dialer.Targets("udp", shown); err == nil {
+		if list, err = a.s.cfg.Dialer.Targets(ctx, "udp", shown); err == nil {
 			return list[0], shown, nil
 		}
 	}

@@ -39,7 +39,7 @@ func (s *slow) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	return s.fake.Addrs(ctx, host)
 }
 
-func (s *slow) Targets(_ string, at netip.AddrPort) ([]netip.AddrPort, error) {
+func (s *slow) Targets(_ context.Context, _ string, at netip.AddrPort) ([]netip.AddrPort, error) {
 	if at == s.service {
 		return []netip.AddrPort{s.to}, nil
 	}

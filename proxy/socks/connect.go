@@ -26,6 +26,7 @@ func (s *Server) ServeConnect(ctx context.Context, ln net.Listener) error {
 
 // http serves one client: one request, since what follows is the stream.
 func (s *Server) http(ctx context.Context, c net.Conn) {
+	ctx = outbound.WithClient(ctx, addrPortOf(c.RemoteAddr()).Addr())
 	s.open.Add(1)
 	defer s.open.Add(-1)
 	defer func() { _ = c.Close() }()

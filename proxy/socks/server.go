@@ -33,7 +33,8 @@ type Dialer interface {
 	// Addrs returns the addresses of a host that may be sent to.
 	Addrs(ctx context.Context, host string) ([]netip.Addr, error)
 	// Targets returns where datagrams for an address go.
-	Targets(network string, at netip.AddrPort) ([]netip.AddrPort, error)
+	// The first is kept for the client of ctx: see [outbound.WithClient].
+	Targets(ctx context.Context, network string, at netip.AddrPort) ([]netip.AddrPort, error)
 	// ListenUDP makes a socket. Reading from it may fail with ECONNREFUSED in a
 	// *net.OpError that has who refused, and goes on then.
 	ListenUDP(v6 bool) (net.PacketConn, error)
@@ -112,6 +113,7 @@ func (s *Server) Counters() []dataplane.Counter {
 
 // socks serves one client.
 func (s *Server) socks(ctx context.Context, c net.Conn) {
+	ctx = outbound.WithClient(ctx, addrPortOf(c.RemoteAddr()).Addr())
 	s.open.Add(1)
 	defer s.open.Add(-1)
 	defer func() { _ = c.Close() }()

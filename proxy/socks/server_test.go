@@ -41,7 +41,7 @@ func (fake) Addrs(_ context.Context, host string) ([]netip.Addr, error) {
 	return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
 }
 
-func (fake) Targets(_ string, at netip.AddrPort) ([]netip.AddrPort, error) {
+func (fake) Targets(_ context.Context, _ string, at netip.AddrPort) ([]netip.AddrPort, error) {
 	return []netip.AddrPort{at}, nil
 }
 
