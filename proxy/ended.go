@@ -16,10 +16,11 @@ const (
 	EndCaller End = "caller" // the caller is no endpoint any more
 	EndNode   End = "node"   // the node has left the domain, or has another address
 	EndPort   End = "port"   // the port may not be asked for any more
+	EndMemory End = "memory" // its reader is slow, and there is no memory to wait for it
 )
 
 // Ends returns every end.
-func Ends() []End { return []End{EndIdle, EndCaller, EndNode, EndPort} }
+func Ends() []End { return []End{EndIdle, EndCaller, EndNode, EndPort, EndMemory} }
 
 // An Ended is the error of a stream that this agent broke off.
 type Ended struct {
@@ -44,7 +45,7 @@ func (c *Counters) Ended(err error) {
 }
 
 // endCounts are as long as what Ends returns.
-type endCounts [4]atomic.Uint64
+type endCounts [5]atomic.Uint64
 
 func (c *endCounts) snapshot() map[End]uint64 {
 	m := map[End]uint64{}
@@ -55,15 +56,19 @@ func (c *endCounts) snapshot() map[End]uint64 {
 }
 
 // EndIdle has end called with an [*Ended] when nothing passed, in either direction,
-// for as long as the limits say. The stream's Close ends that.
+// for as long as the limits say, or when the stream waits for a reader and there is no
+// memory for that. From now on the stream may rest. Its Close ends all
+// that.
 func (s *Stream) EndIdle(end context.CancelCauseFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.moved = time.Now()
-	s.idle = time.AfterFunc(s.live.limits.Idle, func() { s.checkIdle(end) })
+	s.end = end
+	s.idle = time.AfterFunc(s.live.limits.Idle, s.checkIdle)
+	s.rest = time.AfterFunc(restAfter, s.checkRest)
 }
 
-func (s *Stream) checkIdle(end context.CancelCauseFunc) {
+func (s *Stream) checkIdle() {
 	limit := s.live.limits.Idle
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,14 +79,15 @@ func (s *Stream) checkIdle(end context.CancelCauseFunc) {
 		s.idle.Reset(left)
 		return
 	}
-	end(&Ended{End: EndIdle, Text: "nothing moved for " + limit.String()})
+	s.end(&Ended{End: EndIdle, Text: "nothing moved for " + limit.String()})
 }
 
-func (s *Stream) stopIdle() {
+func (s *Stream) stopTimers() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.idle != nil {
 		s.idle.Stop()
-		s.idle = nil
+		s.rest.Stop()
+		s.idle, s.rest = nil, nil
 	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -26,8 +27,9 @@ type Limits struct {
 	// PerCaller is for one address that asks, or one /64 of IPv6, see [Source]; zero means half of Streams.
 	PerCaller int
 	// Memory is what the streams may hold together, in bytes: their buffers, and
-	// what they copy with. As it fills, new streams get smaller buffers, of 104 KiB
-	// in all at the least, and are refused when those do not fit. Zero means no bound.
+	// what they copy with; one at rest counts as what it does hold. As it fills, new
+	// streams get smaller buffers, of 104 KiB in all at the least, and are refused
+	// when those do not fit. Zero means no bound.
 	Memory int64
 	// Idle is how long nothing may move on a stream, in either direction; zero means
 	// four hours, as a kubelet has it.
@@ -68,7 +70,10 @@ type Live struct {
 	last    uint64
 	open    map[uint64]*Stream
 	callers map[netip.Addr]int
-	held    int64 // bytes
+	held    int64       // bytes
+	resting int64       // bytes that streams at rest are not charged for
+	relief  *time.Timer // nil: no more is charged than there may be
+	looks   uint64
 }
 
 // NewLive makes an empty registry.
@@ -87,6 +92,9 @@ type Stream struct {
 	size    size  // of its buffers when it was opened
 	done    bool  // guarded by the registry, as the next
 	charged int64 // bytes
+	buffers int64 // bytes that its buffers could hold
+	spared  int64 // bytes of those that it is not charged for; zero: it does not rest
+	body    int64 // bytes that it holds at rest
 
 	// mu is locked before the registry.
 	mu    sync.Mutex
@@ -95,6 +103,13 @@ type Stream struct {
 	flows [2]flow // from the caller, from the node
 	moved time.Time
 	idle  *time.Timer // nil: nobody waits for that
+	rest  *time.Timer // likewise
+	rests bool
+	end   context.CancelCauseFunc // nil: nobody can break it off
+	ended bool                    // for want of memory
+
+	passed, seen int64  // bytes, until now and at the last look
+	looked       uint64 // number of that
 }
 
 // Open enters a stream; its ID, and Started when zero, are filled in. Beyond a
@@ -110,7 +125,10 @@ func (l *Live) Open(info StreamInfo) (*Stream, error) {
 	if n := l.callers[from]; n >= l.limits.PerCaller {
 		return nil, Refuse(CodeLimit, fmt.Sprintf("%d streams of %s are open, which is the limit of one caller", n, from))
 	}
-	s := &Stream{live: l, id: l.last + 1, caller: from}
+	s := &Stream{live: l, id: l.last + 1, caller: from, body: atRest}
+	if info.Path != "" {
+		s.body = atRestHTTP
+	}
 	if err := l.enter(s); err != nil {
 		return nil, err
 	}
@@ -145,7 +163,7 @@ func (s *Stream) Info() StreamInfo {
 
 // Close takes the stream out. Closing it twice does nothing.
 func (s *Stream) Close() {
-	s.stopIdle()
+	s.stopTimers()
 	l := s.live
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -154,6 +172,7 @@ func (s *Stream) Close() {
 	}
 	s.done = true
 	l.held -= s.charged
+	l.resting -= s.spared
 	delete(l.open, s.id)
 	if l.callers[s.caller]--; l.callers[s.caller] == 0 {
 		delete(l.callers, s.caller)

@@ -50,23 +50,25 @@ func (l Limits) memory() int64 {
 }
 
 // enter charges a new stream. It returns a [*Refusal] when not even the smallest
-// buffers fit. The registry is locked.
+// buffers fit. How large they are goes by what would be held if no stream rested, so
+// that those that wake find room. The registry is locked.
 func (l *Live) enter(s *Stream) error {
 	most := l.limits.memory()
 	all := sizes()
 	for i, z := range all {
-		if l.held+z.cost() <= most>>(len(all)-1-i) {
+		smallest := i == len(all)-1
+		if l.held+z.cost() <= most && (smallest || l.held+l.resting+z.cost() <= most>>(len(all)-1-i)) {
 			l.held += z.cost()
-			s.size, s.charged = z, z.cost()
+			s.size, s.charged, s.buffers = z, z.cost(), z.cost()-atRest
 			return nil
 		}
 	}
 	return Refuse(CodeMemory, fmt.Sprintf("%d streams may hold %d MiB, which is the limit", len(l.open), l.held>>20))
 }
 
-// lend charges an open stream for more, unless that is too large a part of what is
-// left.
-func (l *Live) lend(s *Stream, n int64) bool {
+// lend charges an open stream for more, of which some are for its buffers, unless that
+// is too large a part of what is left.
+func (l *Live) lend(s *Stream, n, buffers int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.done || n > (l.limits.memory()/2-l.held)/share {
@@ -74,10 +76,12 @@ func (l *Live) lend(s *Stream, n int64) bool {
 	}
 	l.held += n
 	s.charged += n
+	s.buffers += buffers
 	return true
 }
 
-// Memory returns how many bytes the open streams may hold together.
+// Memory returns how many bytes the open streams are charged for together: what those
+// may hold that are not at rest, and what those do hold that are.
 func (l *Live) Memory() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,7 +89,7 @@ func (l *Live) Memory() int64 {
 }
 
 // Take asks for n bytes until Give or Close.
-func (s *Stream) Take(n int) bool { return s.live.lend(s, int64(n)) }
+func (s *Stream) Take(n int) bool { return s.live.lend(s, int64(n), 0) }
 
 // Give returns what was taken.
 func (s *Stream) Give(n int) {
@@ -104,6 +108,7 @@ type end struct {
 	most        int
 	conn        buffered
 	kernel      bool
+	narrow      bool // its write buffer is as small as it gets, while it rests
 }
 
 // buffered is a connection whose buffers can be bounded.
@@ -151,7 +156,7 @@ func (e *end) setRead(n int) {
 }
 
 func (e *end) setWrite(n int) {
-	e.write = n
+	e.write, e.narrow = n, false
 	_ = e.conn.SetWriteBuffer(e.scale(n))
 }
 
@@ -169,20 +174,26 @@ type flow struct {
 	since  time.Time
 }
 
-// Passed notes that n bytes went from the node, or to it. A direction that fills its
-// buffers all the time is given larger ones as long as there is memory. They are kept
-// until the stream ends: what was once told to the other end cannot be taken back.
+// Passed notes that n bytes came from the node, or for it, before they are written. A
+// direction that fills its buffers all the time is given larger ones as long as there
+// is memory. Those to read into are kept until the stream ends: what was once told to
+// the other end cannot be taken back.
 func (s *Stream) Passed(fromNode bool, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	s.moved = now
+	s.passed += int64(n)
+	s.wake()
 	from, to, f := &s.ends[0], &s.ends[1], &s.flows[0]
 	if fromNode {
 		from, to, f = to, from, &s.flows[1]
 	}
 	if from.conn == nil || to.conn == nil {
 		return
+	}
+	if to.narrow {
+		to.setWrite(to.write)
 	}
 	f.passed += n
 	size := max(from.read, to.write)
@@ -194,7 +205,7 @@ func (s *Stream) Passed(fromNode bool, n int) {
 	want := max(2*size, sizes()[0].receive)
 	read, write := min(want, from.most), min(want, to.most)
 	more := max(read-from.read, 0) + max(write-to.write, 0)
-	if !fast || more == 0 || !s.live.lend(s, int64(more)) {
+	if !fast || more == 0 || !s.live.lend(s, int64(more), int64(more)) {
 		return
 	}
 	if read > from.read {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -77,4 +78,57 @@ func TestBuffers(t *testing.T) {
 	if c.SetReadBuffer(1) == nil || c.SetWriteBuffer(1) == nil {
 		t.Error("a buffer of one byte is taken")
 	}
+}
+
+// TestRest: a connection rests when what it sent was taken, and nothing waits in it; at
+// any other time its write buffer stays.
+func TestRest(t *testing.T) {
+	noLeaks(t)
+	p := newPair(t)
+	x, y := p.connect(t)
+	a, b := x.(*stream), y.(*stream)
+	const size = 64 << 10
+	rests := func(c *stream, want bool) {
+		t.Helper()
+		if err := c.SetWriteBuffer(size); err != nil {
+			t.Fatal(err)
+		}
+		deadline := time.Now().Add(5 * time.Second) // acknowledgements take their time
+		for c.Rest() != want {
+			if time.Now().After(deadline) {
+				t.Fatalf("it rests: %v", !want)
+			}
+			runtime.Gosched()
+		}
+		now := size
+		if want {
+			now = bufferMin
+		}
+		if got := int(c.ep.SocketOptions().GetSendBufferSize()); got != now {
+			t.Errorf("the write buffer has %d bytes, want %d", got, now)
+		}
+	}
+	rests(a, true)
+	rests(b, true)
+	_ = b.SetReadBuffer(48 << 10)
+	_ = a.SetWriteBuffer(size)
+	written := make(chan error, 1)
+	data := make([]byte, 300<<10)
+	go func() {
+		_, err := a.Write(data)
+		written <- errors.Join(err, a.CloseWrite())
+	}()
+	if _, err := io.ReadFull(b, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	rests(b, false) // unread
+	rests(a, false) // not acknowledged
+	if _, err := io.ReadFull(b, data[1:]); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	rests(a, true) // the end was taken, too
+	rests(b, true)
 }

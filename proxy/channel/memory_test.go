@@ -24,6 +24,8 @@ type stalling struct {
 	channel *channel.Channel
 	pool    *splice.Pool
 	wg      sync.WaitGroup
+
+	counters proxy.Counters // of the edge, and the ends of streams of the front
 }
 
 const pressed = 10255 // sends without end
@@ -37,7 +39,7 @@ func newStalling(t *testing.T, limits proxy.Limits) *stalling {
 		t.Fatal(err)
 	}
 	echo, endless := serve(t, "node"), pour(t)
-	e, err := edge.New(edge.Config{Listener: ln, Live: s.live, Pool: s.pool, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+	e, err := edge.New(edge.Config{Listener: ln, Live: s.live, Pool: s.pool, Counters: &s.counters, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		var d net.Dialer
 		if _, port, _ := net.SplitHostPort(address); port == "10255" {
 			return d.DialContext(ctx, network, endless)
@@ -106,9 +108,12 @@ func (s *stalling) open(t *testing.T, port uint16) (net.Conn, error) {
 	caller, here := tcpPair(t)
 	stream.BindCaller(here)
 	stream.BindNode(node)
+	ctx, end := context.WithCancelCause(context.Background())
+	stream.EndIdle(end)
 	s.wg.Go(func() {
+		defer end(nil)
 		defer stream.Close()
-		_ = s.pool.Join(context.Background(), here, node, splice.Config{Memory: stream})
+		s.counters.Ended(s.pool.Join(ctx, here, node, splice.Config{Memory: stream}))
 	})
 	return caller, nil
 }
@@ -190,6 +195,57 @@ func TestMemoryOfStalledStreams(t *testing.T) {
 	eventually(t, "all is given back", func() bool { return s.live.Memory() == 0 && s.live.Len() == 0 })
 	eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines+5 })
 	eventually(t, "memory is free", func() bool { return used() < before+budget/8 })
+}
+
+// TestMemoryOfRestingStreams: streams at rest are charged for little, so that many times
+// more of them may be open than could move at once; they move when they are asked to,
+// and those that stall beyond what there is end, alone.
+func TestMemoryOfRestingStreams(t *testing.T) {
+	const budget, streams = 11 << 19, 80 // of which both ends are here: 5 MiB at rest
+	s := newStalling(t, proxy.Limits{Streams: 1 << 20, Memory: budget})
+	var all []net.Conn
+	eventually(t, "streams rest, and others are opened", func() bool {
+		for len(all) < streams {
+			c, err := s.open(t, 10250)
+			if proxy.CodeOf(err) == proxy.CodeMemory {
+				return false
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, c)
+		}
+		return true
+	})
+	eventually(t, "all rest", func() bool { return s.live.Memory() <= 2*streams*32<<10 })
+	echo := func(c net.Conn, n int) error {
+		_ = c.SetDeadline(time.Now().Add(60 * time.Second))
+		go func() { _, _ = c.Write(make([]byte, n)) }()
+		_, err := io.ReadFull(c, make([]byte, n))
+		return err
+	}
+	for i, c := range all {
+		if err := echo(c, 2000); err != nil {
+			t.Fatalf("stream %d after its rest: %v", i, err)
+		}
+	}
+	eventually(t, "all rest again", func() bool { return s.live.Memory() <= 2*streams*32<<10 })
+	for _, c := range all[10:40] { // what comes back is not read
+		c.(*net.TCPConn).SetReadBuffer(4 << 10)
+		_ = c.SetWriteDeadline(time.Now().Add(time.Minute))
+		go func() { _, _ = c.Write(make([]byte, 8<<20)) }()
+	}
+	eventually(t, "some are broken off", func() bool { return s.counters.Snapshot().Ended[proxy.EndMemory] > 0 })
+	eventually(t, "the bound is kept", func() bool { return s.live.Memory() <= budget })
+	for i, c := range append(all[:10:10], all[40:]...) {
+		if err := echo(c, 1000); err != nil {
+			t.Fatalf("stream %d beside those that stalled: %v", i, err)
+		}
+	}
+	for _, c := range all {
+		_ = c.Close()
+	}
+	eventually(t, "all is given back", func() bool { return s.live.Memory() == 0 && s.live.Len() == 0 })
 }
 
 // moved is what went through all streams.

@@ -69,7 +69,7 @@ func TestLapsed(t *testing.T) {
 					}
 					w.edge.Apply(p, listed)
 				}
-				want := map[proxy.End]uint64{proxy.EndIdle: 0, proxy.EndCaller: 0, proxy.EndNode: 0, proxy.EndPort: 0}
+				want := map[proxy.End]uint64{proxy.EndIdle: 0, proxy.EndCaller: 0, proxy.EndNode: 0, proxy.EndPort: 0, proxy.EndMemory: 0}
 				if tt.end != "" {
 					want[tt.end] = 1
 				}

@@ -149,11 +149,14 @@ func (c *countedConn) Read(b []byte) (int, error) {
 // Write counts bytes to the node.
 func (c *countedConn) Write(b []byte) (int, error) {
 	defer c.stalls.watch()()
+	counts := !c.off.Load()
+	if counts {
+		c.s.live.Passed(false, len(b))
+	}
 	n, err := c.Conn.Write(b)
-	if !c.off.Load() {
+	if counts {
 		c.s.live.Up.Add(uint64(n))
 		c.s.front.cfg.Counters.Up.Add(uint64(n))
-		c.s.live.Passed(false, n)
 	}
 	return n, err
 }

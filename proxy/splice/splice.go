@@ -47,7 +47,7 @@ type Memory interface {
 	// Take asks for n bytes until Give.
 	Take(n int) bool
 	Give(n int)
-	// Passed notes that n bytes went from b, or from a.
+	// Passed notes that n bytes came from b, or from a, before they are written.
 	Passed(fromB bool, n int)
 }
 
@@ -291,14 +291,14 @@ func (d *direction) pass(b []byte) error {
 	if d.fromB && d.j.cfg.First != nil {
 		d.j.first.Do(d.j.cfg.First)
 	}
+	if m := d.j.cfg.Memory; m != nil {
+		m.Passed(d.fromB, len(b))
+	}
 	n, err := d.write(b)
 	for _, c := range d.counts {
 		c.Add(uint64(n))
 	}
 	d.j.moved()
-	if m := d.j.cfg.Memory; m != nil {
-		m.Passed(d.fromB, n)
-	}
 	if err != nil {
 		return &EndError{B: !d.fromB, Op: "write", Err: err}
 	}
