@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -24,6 +25,9 @@ import (
 // scheduler. It must not allocate, lock, grow its stack, or write a pointer into the
 // heap: all that it needs is made before, and is plain numbers. Signals are blocked until
 // just before the exec, which takes the handlers away.
+//
+// Nothing of the runtime is linked to by name: only exported functions are used, and of
+// these in the child RawSyscall and RawSyscall6, which are system calls and no more.
 
 // forkArgs is what the child needs.
 type forkArgs struct {
@@ -35,6 +39,7 @@ type forkArgs struct {
 	argv, env     uintptr // of arrays of addresses of C strings
 	capHead, caps uintptr // of what capset takes
 	mask          uintptr // of the signal mask of the helper
+	maskLen       uintptr // in bytes
 	failed        [2]uint64
 	failedAt      uintptr // of failed
 
@@ -86,7 +91,10 @@ func newForkArgs(name string, env []string) (*forkArgs, error) {
 	if m.env, err = syscall.SlicePtrFromStrings(env); err != nil {
 		return nil, err
 	}
-	a := &forkArgs{memory: m}
+	a := &forkArgs{memory: m, maskLen: 8}
+	if strings.HasPrefix(runtime.GOARCH, "mips") {
+		a.maskLen = 16 // it knows more signals
+	}
 	address := func(p unsafe.Pointer) uintptr { return uintptr(p) }
 	a.path, a.argv, a.env = address(unsafe.Pointer(m.path)), address(unsafe.Pointer(&m.argv[0])), address(unsafe.Pointer(&m.env[0]))
 	a.capHead, a.caps = address(unsafe.Pointer(&m.capHead)), address(unsafe.Pointer(&m.caps))
@@ -208,7 +216,7 @@ func (a *forkArgs) fork() (pid uintptr, errno syscall.Errno) {
 		goto failed // EINVAL: it is there already
 	}
 	step = stepExec
-	if _, _, errno = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, a.mask, 0, 8, 0, 0); errno != 0 {
+	if _, _, errno = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, a.mask, 0, a.maskLen, 0, 0); errno != 0 {
 		goto failed
 	}
 	_, _, errno = syscall.RawSyscall(unix.SYS_EXECVE, a.path, a.argv, a.env)

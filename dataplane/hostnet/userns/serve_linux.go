@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -43,6 +44,7 @@ func IsHelper() bool { return os.Getenv(socketsEnv) != "" }
 
 // Serve is the whole work of a helper: it returns when the agent has gone.
 func Serve(log *slog.Logger) error {
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(unsafe.StringData("corax-inside\x00"))), 0, 0, 0) // else "exe"
 	// A signal for all processes of a terminal or of a unit is the agent's to act on:
 	// it needs this one to clean up.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)

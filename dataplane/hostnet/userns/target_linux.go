@@ -152,5 +152,5 @@ func identify(f *os.File) (nsID, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return nsID{}, fmt.Errorf("look at %s: %w", f.Name(), err)
 	}
-	return nsID{st.Dev, st.Ino}, nil
+	return nsID{uint64(st.Dev), st.Ino}, nil //nolint:unconvert // it has 32 bits on MIPS
 }
