@@ -156,3 +156,37 @@ func (c failingConn) Read(b []byte) (int, error) {
 		return 0, err
 	}
 }
+
+// TestHostPings: what an ICMP socket of the kernel takes and gives.
+func TestHostPings(t *testing.T) {
+	for _, tt := range []struct {
+		v4             bool
+		request, reply byte
+	}{{true, 8, 0}, {false, 128, 129}} {
+		near, far := net.Pipe()
+		c := &hostPings{Conn: near, v4: tt.v4}
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		go func() {
+			b := make([]byte, 100)
+			n, err := far.Read(b)
+			if err != nil || n != 12 || b[0] != tt.request || string(b[6:n]) != "12ping" {
+				t.Errorf("the socket is given %q, %v", b[:n], err)
+			}
+			_, _ = far.Write([]byte{3, 3, 0, 0, 0, 0, 0, 0, 'x'}) // of another kind
+			_, _ = far.Write([]byte{tt.reply, 0})                 // cut off
+			b[0] = tt.reply
+			_, _ = far.Write(b[:n])
+		}()
+		if _, err := c.Write([]byte("12ping")); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 100)
+		if n, err := c.Read(b); err != nil || string(b[:n]) != "12ping" {
+			t.Errorf("%q, %v", b[:n], err)
+		}
+		if _, err := c.Write([]byte("1")); !errors.Is(err, syscall.EINVAL) {
+			t.Error(err)
+		}
+		_ = near.Close()
+	}
+}

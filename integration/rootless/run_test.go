@@ -148,6 +148,19 @@ func (w *world) pings(t *testing.T) {
 	if r := w.run("ping", "-c", "3", "-i", "0.2", "-s", "8000", w.far.IP.String()); r.code != 0 || !strings.Contains(r.out, "3 received") {
 		t.Errorf("large ones: %+v", r)
 	}
+	// An agent with a TUN pings by its kernel, which has to let it.
+	n := w.Domains[1].Nodes[1]
+	n.AllowPing()
+	corax, err := lab.Corax()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{w.far.IP.String(), w.far.IP6.String(), own.OverlayAddress} { // agents: those of its domain
+		cmd := exec.CommandContext(within(t, 30*time.Second), corax, "run", "--socket", w.Domains[1].Agents[1].Socket(), "--", "ping", "-c", "1", "-W", "10", to)
+		if r := w.end(cmd); r.code != 0 || !strings.Contains(r.out, " 0% packet loss") {
+			t.Errorf("%s, with a TUN: %+v", to, r)
+		}
+	}
 	for _, tt := range []struct{ to, want string }{
 		{"169.254.169.254", "Packet filtered"},
 		{w.Domains[1].Nodes[0].IP.String(), "Packet filtered"},
