@@ -3,10 +3,8 @@
 package rootless_test
 
 const (
-	endsHere = "no: TCP ends in the agent, and with it"
-	noRoutes = "no: it cannot hold back what nobody carries"
-	itsTUN   = "no: the test is about a TUN"
-	noHost   = "no: the test is about changes of the host, of which there are none"
+	itsTUN = "no: the test is about a TUN"
+	noHost = "no: the test is about changes of the host, of which there are none"
 )
 
 // impossible says, by way and test, why a test of another suite cannot pass.
@@ -18,9 +16,6 @@ var impossible = map[string]map[string]string{
 		"tunnel TestHostUntouched":             noHost,
 		"tunnel TestFailedStart":               noHost,
 		"tunnel TestRavenIsRespected":          noHost,
-		"tunnel TestKilledAgent":               endsHere,
-		"tunnel TestStoppedAgent":              endsHere,
-		"tunnel TestKilledWithBrokenFile":      noRoutes,
 	},
 	"userns TUN": {
 		"tunnel TestSocketRefuses": "no: it needs a second user",

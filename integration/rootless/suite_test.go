@@ -32,7 +32,7 @@ var (
 const (
 	suiteDoc = "../../docs/rootless.md"
 	// What is between these lines of suiteDoc is written by -update.
-	suiteBegin = "<!-- cases: CORAX_SOAK=1 go test ./integration/rootless -run SoakCases -update -->"
+	suiteBegin = "<!-- cases: CORAX_SOAK=1 go test -v -timeout 3h ./integration/rootless -run SoakCases -update -->"
 	suiteEnd   = "<!-- end of cases -->"
 	// caseLimit is for one test in one way.
 	caseLimit = 20 * time.Minute
