@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -29,7 +30,10 @@ type workload struct {
 }
 
 // Programs outside get into the tunnel from inside, where its routes are.
-var _ outbound.Network = (*workload)(nil)
+var (
+	_ outbound.Network = (*workload)(nil)
+	_ networkPings     = (*workload)(nil)
+)
 
 // runHelper is the whole program in such a namespace, when it was started for that.
 func runHelper() (code int, yes bool) {
@@ -150,6 +154,15 @@ func (a *agent) routed() ([]netip.Prefix, error) {
 		return nil, nil
 	}
 	return a.workload.Prefixes()
+}
+
+// DialPing pings from inside.
+func (w *workload) DialPing(ctx context.Context, to netip.Addr) (net.Conn, error) {
+	c, err := w.Host.DialPing(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	return &hostPings{Conn: c, v4: to.Is4()}, nil
 }
 
 // close takes everything off the namespace.

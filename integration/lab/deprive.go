@@ -61,7 +61,7 @@ func (a *Agent) Deprive() error {
 			return fmt.Errorf("lab: hide /dev/net of %s: %w", a.Host.Name, err)
 		}
 	}
-	a.deprived = true
+	a.deprived, a.setns = true, false
 	return nil
 }
 

@@ -38,6 +38,7 @@ func TestUserns(t *testing.T) {
 	t.Run("programs outside", w.outside)
 	t.Run("killed", w.killed)
 	t.Run("stopped", func(t *testing.T) { w.stopped(t, before) })
+	t.Run("without setns", w.withoutSetns)
 	t.Run("namespace ends", w.ends)
 }
 
@@ -213,6 +214,35 @@ func (w *usernsWorld) stopped(t *testing.T, before []string) {
 	}
 }
 
+// withoutSetns starts the agent under the filter of a container engine, and in another
+// user's namespace.
+func (w *usernsWorld) withoutSetns(t *testing.T) {
+	if err := w.gw.Deprive(); err != nil {
+		t.Fatal(err)
+	}
+	w.refused(t, "a seccomp filter is in force, as in containers, which has to allow setns: enter the user namespace: operation not permitted")
+	if err := w.gw.DepriveToUserns(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// refused starts the agent, which ends with words in its log.
+func (w *usernsWorld) refused(t *testing.T, words string) {
+	t.Helper()
+	if err := w.gw.Start(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-w.gw.Process().Done():
+	case <-t.Context().Done():
+		t.Fatal("it does not end")
+	}
+	b, err := os.ReadFile(w.gw.LogFile())
+	if w.gw.Process().Err() == nil || err != nil || !strings.Contains(string(b), words) {
+		t.Errorf("it ended with %v, and %q is not in its log", w.gw.Process().Err(), words)
+	}
+}
+
 // ends ends every process of the namespace.
 func (w *usernsWorld) ends(t *testing.T) {
 	if err := w.gw.Start(); err != nil {
@@ -247,14 +277,7 @@ func (w *usernsWorld) ends(t *testing.T) {
 		t.Error(err)
 	}
 	// A new agent says what is wrong, at once.
-	if err := w.gw.Start(); err != nil {
-		t.Fatal(err)
-	}
-	<-w.gw.Process().Done()
-	b, err = os.ReadFile(w.gw.LogFile())
-	if want := fmt.Sprintf("corax: agent: --netns %d: userns: there is no process %d", w.pid, w.pid); w.gw.Process().Err() == nil || err != nil || !strings.Contains(string(b), want) {
-		t.Errorf("it ended with %v, and %q is not in its log", w.gw.Process().Err(), want)
-	}
+	w.refused(t, fmt.Sprintf("corax: agent: --netns %d: userns: there is no process %d", w.pid, w.pid))
 }
 
 // helper returns the process that the agent has in the namespace.

@@ -304,6 +304,9 @@ func TestSockets(t *testing.T) {
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/udp", pid)); err != nil || strings.Count(string(b), "\n") != 2 {
 		t.Errorf("the socket is not in the namespace: %s%v", b, err)
 	}
+	if _, err := h.DialPing(ctx, nowhere.Addr()); !errors.Is(err, unix.EACCES) {
+		t.Errorf("a new namespace has no ICMP sockets for users: %v", err)
+	}
 	// Nobody answers on the other side of the TUN.
 	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"corax/dataplane/hostnet"
@@ -49,9 +50,18 @@ type openRequest struct {
 
 // socketRequest is a socket of the namespace.
 type socketRequest struct {
-	V6     bool `json:"v6,omitempty"`
-	Stream bool `json:"stream,omitempty"` // TCP, else UDP
+	Kind socketKind `json:"kind"`
+	V6   bool       `json:"v6,omitempty"`
 }
+
+// socketKind is what a socket is for.
+type socketKind string
+
+const (
+	kindTCP  socketKind = "tcp"
+	kindUDP  socketKind = "udp"
+	kindPing socketKind = "ping" // an unprivileged ICMP socket
+)
 
 // check refuses what no agent asks for.
 func (r *request) check() error {
@@ -62,7 +72,7 @@ func (r *request) check() error {
 	case opApply:
 		has = r.State != nil
 	case opSocket:
-		has = r.Socket != nil
+		has = r.Socket != nil && slices.Contains([]socketKind{kindTCP, kindUDP, kindPing}, r.Socket.Kind)
 	case opWatch, opPrefixes, opClose:
 		has = true
 	default:

@@ -34,7 +34,7 @@ func requests() []request {
 		{Op: opApply, State: &hostnet.State{Off: true}},
 		{Op: opWatch},
 		{Op: opPrefixes},
-		{Op: opSocket, Socket: &socketRequest{V6: true, Stream: true}},
+		{Op: opSocket, Socket: &socketRequest{Kind: kindTCP, V6: true}},
 		{Op: opClose},
 	}
 }
@@ -91,7 +91,9 @@ func TestBadMessages(t *testing.T) {
 		{"unknown", frame(`{"op":"exec"}`), `unknown request "exec"`},
 		{"without a state", frame(`{"op":"apply"}`), `"apply" without`},
 		{"without a name", frame(`{"op":"open"}`), `"open" without`},
-		{"without a kind", frame(`{"op":"socket"}`), `"socket" without`},
+		{"without a socket", frame(`{"op":"socket"}`), `"socket" without`},
+		{"without a kind", frame(`{"op":"socket","socket":{"v6":true}}`), `"socket" without`},
+		{"another kind", frame(`{"op":"socket","socket":{"kind":"raw"}}`), `"socket" without`},
 	} {
 		_, err := readRequest(bytes.NewReader(tt.in))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {

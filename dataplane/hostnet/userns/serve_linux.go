@@ -190,14 +190,19 @@ func sendDescriptor(c *net.UnixConn, fd int) error {
 
 // openSocket makes a socket of this network namespace.
 func openSocket(q *socketRequest) (int, error) {
-	domain, kind := unix.AF_INET, unix.SOCK_DGRAM
+	domain, kind, protocol := unix.AF_INET, unix.SOCK_DGRAM, 0
 	if q.V6 {
 		domain = unix.AF_INET6
 	}
-	if q.Stream {
+	switch {
+	case q.Kind == kindTCP:
 		kind = unix.SOCK_STREAM
+	case q.Kind == kindPing && q.V6:
+		protocol = unix.IPPROTO_ICMPV6
+	case q.Kind == kindPing:
+		protocol = unix.IPPROTO_ICMP
 	}
-	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(domain, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return -1, fmt.Errorf("make a socket: %w", err)
 	}

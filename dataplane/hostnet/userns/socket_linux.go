@@ -18,17 +18,24 @@ import (
 
 // DialTCP connects from inside the namespace.
 func (h *Host) DialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-	return h.dial(ctx, true, to)
+	return h.dial(ctx, kindTCP, to)
 }
 
 // DialUDP makes a UDP socket of the namespace that is connected with an address.
 func (h *Host) DialUDP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-	return h.dial(ctx, false, to)
+	return h.dial(ctx, kindUDP, to)
+}
+
+// DialPing makes an ICMP socket of the namespace that is connected with an address, for
+// echo requests and their answers. net.ipv4.ping_group_range of the namespace decides
+// whether there are any.
+func (h *Host) DialPing(ctx context.Context, to netip.Addr) (net.Conn, error) {
+	return h.dial(ctx, kindPing, netip.AddrPortFrom(to, 0))
 }
 
 // ListenUDP makes a UDP socket of the namespace, on a port that the kernel chooses.
 func (h *Host) ListenUDP(v6 bool) (net.PacketConn, error) {
-	f, err := h.socket(context.Background(), &socketRequest{V6: v6})
+	f, err := h.socket(context.Background(), &socketRequest{Kind: kindUDP, V6: v6})
 	if err != nil {
 		return nil, fmt.Errorf("userns: %w", err)
 	}
@@ -43,9 +50,9 @@ func (h *Host) ListenUDP(v6 bool) (net.PacketConn, error) {
 	return net.FilePacketConn(f)
 }
 
-func (h *Host) dial(ctx context.Context, stream bool, to netip.AddrPort) (net.Conn, error) {
+func (h *Host) dial(ctx context.Context, kind socketKind, to netip.AddrPort) (net.Conn, error) {
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	f, err := h.socket(ctx, &socketRequest{V6: to.Addr().Is6(), Stream: stream})
+	f, err := h.socket(ctx, &socketRequest{Kind: kind, V6: to.Addr().Is6()})
 	if err != nil {
 		return nil, fmt.Errorf("userns: %w", err)
 	}

@@ -50,6 +50,9 @@ func (h *Host) DialTCP(context.Context, netip.AddrPort) (net.Conn, error) { retu
 // DialUDP fails with errors.ErrUnsupported on this system.
 func (h *Host) DialUDP(context.Context, netip.AddrPort) (net.Conn, error) { return nil, unsupported() }
 
+// DialPing fails with errors.ErrUnsupported on this system.
+func (h *Host) DialPing(context.Context, netip.Addr) (net.Conn, error) { return nil, unsupported() }
+
 // ListenUDP fails with errors.ErrUnsupported on this system.
 func (h *Host) ListenUDP(bool) (net.PacketConn, error) { return nil, unsupported() }
 
