@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -110,33 +111,60 @@ func (c *udpSocket) Read(b []byte) (int, error) {
 }
 
 // ReadFrom implements net.PacketConn.
-func (c *udpSocket) ReadFrom(b []byte) (int, net.Addr, error) {
-	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr)
+func (c *udpSocket) ReadFrom(b []byte) (n int, from net.Addr, err error) {
+	err = c.await(func() (bool, error) {
+		if who, ok := c.nextRefused(); ok {
+			return true, c.failed(net.UDPAddrFromAddrPort(who), syscall.ECONNREFUSED)
+		}
+		w := tcpip.SliceWriter(b)
+		res, err := c.ep.Read(&w, tcpip.ReadOptions{NeedRemoteAddr: true})
+		switch err.(type) {
+		case nil:
+			n, from = res.Count, net.UDPAddrFromAddrPort(addrPort(res.RemoteAddr.Addr, res.RemoteAddr.Port))
+			return true, nil
+		case *tcpip.ErrWouldBlock:
+			return false, nil
+		case *tcpip.ErrConnectionRefused: // gVisor noticed by itself, as we did
+			return false, errAgain
+		case *tcpip.ErrClosedForReceive, *tcpip.ErrInvalidEndpointState:
+			return true, c.failed(nil, net.ErrClosed)
+		default:
+			return true, c.failed(nil, errnoOf(err))
+		}
+	})
+	return n, from, err
+}
+
+// Wait returns when ReadFrom would not wait: nil, unless the deadline has come.
+func (c *udpSocket) Wait() error {
+	return c.await(func() (bool, error) {
+		return c.isRefused() || c.ep.Readiness(readable)&readable != 0, nil
+	})
+}
+
+const readable = waiter.ReadableEvents | waiter.EventHUp | waiter.EventErr
+
+// errAgain has await look again at once.
+var errAgain = errors.New("netstack: look again")
+
+// await calls look until that is done, or the deadline has come.
+func (c *udpSocket) await(look func() (done bool, err error)) error {
+	entry, ready := waiter.NewChannelEntry(readable)
 	c.wq.EventRegister(&entry)
 	defer c.wq.EventUnregister(&entry)
 	late := c.deadline.wait()
 	for {
 		select {
 		case <-late:
-			return 0, nil, c.failed(nil, os.ErrDeadlineExceeded)
+			return c.failed(nil, os.ErrDeadlineExceeded)
 		default:
 		}
-		if who, ok := c.nextRefused(); ok {
-			return 0, nil, c.failed(net.UDPAddrFromAddrPort(who), syscall.ECONNREFUSED)
+		done, err := look()
+		if done {
+			return err
 		}
-		w := tcpip.SliceWriter(b)
-		res, err := c.ep.Read(&w, tcpip.ReadOptions{NeedRemoteAddr: true})
-		switch err.(type) {
-		case nil:
-			from := addrPort(res.RemoteAddr.Addr, res.RemoteAddr.Port)
-			return res.Count, net.UDPAddrFromAddrPort(from), nil
-		case *tcpip.ErrWouldBlock:
-		case *tcpip.ErrConnectionRefused: // gVisor noticed by itself, as we did
+		if err != nil {
 			continue
-		case *tcpip.ErrClosedForReceive, *tcpip.ErrInvalidEndpointState:
-			return 0, nil, c.failed(nil, net.ErrClosed)
-		default:
-			return 0, nil, c.failed(nil, errnoOf(err))
 		}
 		select {
 		case <-ready:
@@ -159,6 +187,12 @@ func (c *udpSocket) nextRefused() (netip.AddrPort, bool) {
 	who := c.refused[0]
 	c.refused = c.refused[1:]
 	return who, true
+}
+
+func (c *udpSocket) isRefused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.refused) > 0
 }
 
 // lost notes that an end has no socket.

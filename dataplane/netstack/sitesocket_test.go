@@ -124,3 +124,54 @@ func TestSiteSocketEnds(t *testing.T) {
 		return true
 	})
 }
+
+// TestSiteSocketWait: Wait ends when a read would not block, whatever the read says.
+func TestSiteSocketWait(t *testing.T) {
+	s := twoSites(t)
+	from, far := netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.2.0.9")
+	dial := func(port uint16) *udpSocket {
+		c, err := s.DialUDP(t.Context(), from, netip.AddrPortFrom(far, port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c.(*udpSocket)
+	}
+	b := make([]byte, 100)
+	open, closed := dial(1000), dial(9)
+	for range 2 {
+		_ = open.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if err := open.Wait(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("nothing is there: %v", err)
+		}
+		_ = open.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, _ = open.Write([]byte("one"))
+		if err := open.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := open.Read(b); err != nil || string(b[:n]) != "one" {
+			t.Errorf("%q, %v", b[:n], err)
+		}
+	}
+	_ = closed.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_, _ = closed.Write([]byte("one"))
+	if err := closed.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := closed.Read(b); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("nobody is there: %v", err)
+	}
+	_ = open.SetReadDeadline(time.Time{})
+	ended := make(chan error)
+	go func() {
+		err := open.Wait()
+		if err == nil {
+			_, err = open.Read(b)
+		}
+		ended <- err
+	}()
+	_ = open.Close()
+	if err := <-ended; err == nil {
+		t.Error("a socket that was closed can be read")
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"corax/dataplane/netstack"
+	"corax/proxy/datagram"
 )
 
 // socket is what a flow needs of a connected datagram socket.
@@ -150,21 +151,21 @@ func (fl *flow) failed(site *netstack.Site, err error) bool {
 // read waits for one datagram and passes it on. A buffer is only held while there
 // is one: idle flows are many.
 func (fl *flow) read() error {
-	var buf *[maxDatagram]byte
+	var buf *datagram.Buffer
 	var n int
 	var err error
-	defer func() { fl.f.buffers.put(buf) }()
+	defer func() { fl.f.buffers.Put(buf) }()
 	if e := fl.raw.Read(func(fd uintptr) bool {
 		if buf == nil {
-			buf = fl.f.buffers.get()
+			buf = fl.f.buffers.Get()
 		}
 		for {
-			if n, err = syscall.Read(int(fd), buf[:]); !errors.Is(err, syscall.EINTR) {
+			if n, err = syscall.Read(int(fd), buf.Payload()); !errors.Is(err, syscall.EINTR) {
 				break
 			}
 		}
 		if errors.Is(err, syscall.EAGAIN) {
-			fl.f.buffers.put(buf)
+			fl.f.buffers.Put(buf)
 			buf = nil
 			return false
 		}
@@ -176,7 +177,7 @@ func (fl *flow) read() error {
 		return err
 	}
 	fl.f.count.down.Add(uint64(n))
-	if fl.reply(buf[:n]) != nil {
+	if fl.reply(buf.Payload()[:n]) != nil {
 		fl.f.count.datagrams.Add(1)
 	}
 	return nil
@@ -197,23 +198,4 @@ func (fl *flow) write(b []byte) error {
 		fl.f.count.up.Add(uint64(len(b)))
 	}
 	return err
-}
-
-// maxDatagram is the largest payload, in bytes.
-const maxDatagram = 65535
-
-// buffers are those that no flow holds now.
-type buffers struct{ pool sync.Pool }
-
-func (p *buffers) get() *[maxDatagram]byte {
-	if b, ok := p.pool.Get().(*[maxDatagram]byte); ok {
-		return b
-	}
-	return new([maxDatagram]byte)
-}
-
-func (p *buffers) put(b *[maxDatagram]byte) {
-	if b != nil {
-		p.pool.Put(b)
-	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"corax/dataplane"
 	"corax/dataplane/netstack"
+	"corax/proxy/datagram"
 	"corax/proxy/splice"
 )
 
@@ -56,7 +57,7 @@ type Forwarder struct {
 	flows   flows
 	pings   flows
 	ping    ping
-	buffers buffers
+	buffers datagram.Pool
 }
 
 var _ netstack.SiteHandler = (*Forwarder)(nil)

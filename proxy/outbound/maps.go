@@ -8,13 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"corax/dataplane"
+	"corax/proxy/datagram"
 	"corax/proxy/splice"
 )
 
@@ -46,6 +47,8 @@ type Maps struct {
 	dialer *Dialer
 	log    *slog.Logger
 	pool   splice.Pool
+
+	buffers datagram.Pool
 
 	in, out, refused, dropped, unheard atomic.Uint64
 
@@ -173,8 +176,9 @@ func (ms *Maps) List() []MapStatus {
 		out = append(out, MapStatus{Map: m.Map, Open: int(m.open.Load()), Problem: m.problem})
 		m.mu.Unlock()
 	}
-	slices.SortFunc(out, func(a, b MapStatus) int {
-		return cmp.Or(strings.Compare(a.Network, b.Network), a.Listen.Compare(b.Listen))
+	sort.Slice(out, func(i, j int) bool {
+		a, b := &out[i], &out[j]
+		return cmp.Or(strings.Compare(a.Network, b.Network), a.Listen.Compare(b.Listen)) < 0
 	})
 	return out
 }

@@ -11,10 +11,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-)
 
-// maxDatagram is the largest payload, in bytes.
-const maxDatagram = 65535
+	"corax/proxy/datagram"
+)
 
 // udpFlows are the flows through one map: a socket for each program that sends.
 type udpFlows struct {
@@ -51,7 +50,7 @@ func (ms *Maps) serveUDP(ctx context.Context, m *mapped, c *net.UDPConn) error {
 	defer stop()
 	defer func() { _ = c.Close() }()
 	f := &udpFlows{ms: ms, m: m, conn: c, by: map[netip.AddrPort]*udpFlow{}}
-	b := make([]byte, maxDatagram)
+	b := make([]byte, datagram.Max)
 	for {
 		n, from, err := c.ReadFromUDPAddrPort(b)
 		if err != nil {
@@ -144,14 +143,13 @@ func (f *udpFlows) answers(ctx context.Context, from netip.AddrPort, fl *udpFlow
 	defer func() { _ = far.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = far.Close() })
 	defer stop()
-	b := make([]byte, maxDatagram)
 	for {
 		rest := time.Until(time.Unix(0, fl.last.Load()).Add(Idle(f.m.Port, fl.twoWay.Load())))
 		if rest <= 0 {
 			return
 		}
 		_ = far.SetReadDeadline(time.Now().Add(rest))
-		n, err := far.Read(b)
+		err := f.answer(from, fl, far)
 		if timeout, ok := errors.AsType[net.Error](err); errors.Is(err, os.ErrDeadlineExceeded) || ok && timeout.Timeout() {
 			continue
 		}
@@ -161,12 +159,27 @@ func (f *udpFlows) answers(ctx context.Context, from netip.AddrPort, fl *udpFlow
 		if err != nil {
 			return
 		}
-		fl.twoWay.Store(true)
-		fl.last.Store(time.Now().UnixNano())
-		if _, err := f.conn.WriteToUDPAddrPort(b[:n], from); err != nil {
-			f.ms.dropped.Add(1)
-			continue
-		}
-		f.ms.in.Add(uint64(n))
 	}
+}
+
+// answer passes on one datagram. A buffer is only held while there is one: most flows
+// are at rest.
+func (f *udpFlows) answer(from netip.AddrPort, fl *udpFlow, far net.Conn) error {
+	if err := datagram.Wait(far); err != nil {
+		return err
+	}
+	b := f.ms.buffers.Get()
+	defer f.ms.buffers.Put(b)
+	n, err := far.Read(b.Payload())
+	if err != nil {
+		return err
+	}
+	fl.twoWay.Store(true)
+	fl.last.Store(time.Now().UnixNano())
+	if _, err := f.conn.WriteToUDPAddrPort(b.Payload()[:n], from); err != nil {
+		f.ms.dropped.Add(1)
+		return nil
+	}
+	f.ms.in.Add(uint64(n))
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -141,4 +142,49 @@ func echoUDP(t *testing.T) uint16 {
 		}
 	}()
 	return uint16(c.LocalAddr().(*net.UDPAddr).Port)
+}
+
+// TestMapsUDPMemory: a flow at rest holds no buffer for what may come.
+func TestMapsUDPMemory(t *testing.T) {
+	const flows, most = 100, 40 << 10 // bytes each, the test's own socket included
+	server := echoUDP(t)
+	d := newDialer(t, &tunnel{}, netip.AddrPort{})
+	m := Map{"udp", freePort(t, "udp"), pod.String(), server}
+	ms, err := NewMaps(d, nil, []Map{m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runMaps(t, ms)
+	b := make([]byte, 10)
+	open := func() {
+		t.Helper()
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(m.Listen))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		until(t, func() error {
+			_ = c.SetDeadline(time.Now().Add(100 * time.Millisecond))
+			_, _ = c.Write([]byte("x"))
+			_, err := c.Read(b)
+			return err
+		})
+	}
+	used := func() uint64 {
+		runtime.GC()
+		runtime.GC()
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		return s.HeapAlloc + s.StackInuse
+	}
+	open()
+	before := used()
+	for range flows {
+		open()
+	}
+	each := (used() - min(before, used())) / flows
+	t.Logf("%d bytes a flow", each)
+	if each > most {
+		t.Errorf("a flow at rest holds %d bytes", each)
+	}
 }

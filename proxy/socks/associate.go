@@ -11,10 +11,11 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"corax/proxy/datagram"
 )
 
 const (
-	maxDatagram = 65535
 	// maxHead is the longest head of a relayed datagram, in bytes.
 	maxHead = 3 + 1 + 16 + 2
 	// maxAsked bounds the destinations and names of one association.
@@ -90,16 +91,26 @@ func (a *association) close() {
 // fromClient relays what the client sends. A name is looked up beside it, so that one
 // name server that is slow holds up nobody but who asks for that name.
 func (a *association) fromClient(ctx context.Context) {
-	b := make([]byte, maxDatagram)
 	for {
-		n, from, err := a.relay.ReadFromUDPAddrPort(b)
-		if err != nil {
+		if datagram.Wait(a.relay) != nil || !a.oneFromClient(ctx) {
 			return
 		}
-		if !a.isClient(from) || !a.take(ctx, b[:n]) {
-			a.s.datagrams.Add(1)
-		}
 	}
+}
+
+// oneFromClient relays what is there, and reports whether more may come. A buffer is
+// only held for that: most associations are at rest.
+func (a *association) oneFromClient(ctx context.Context) bool {
+	b := a.s.buffers.Get()
+	defer a.s.buffers.Put(b)
+	n, from, err := a.relay.ReadFromUDPAddrPort(b.Payload())
+	if err != nil {
+		return false
+	}
+	if !a.isClient(from) || !a.take(ctx, b.Payload()[:n]) {
+		a.s.datagrams.Add(1)
+	}
+	return true
 }
 
 // isClient reports whether it was the client that sent: whoever sent first.
@@ -251,9 +262,11 @@ func (a *association) open(w *way) net.PacketConn {
 
 // fromFar relays answers to the client.
 func (a *association) fromFar(far net.PacketConn) {
-	b := make([]byte, maxHead+maxDatagram)
 	for {
-		n, addr, err := far.ReadFrom(b[maxHead:])
+		err := datagram.Wait(far)
+		if err == nil {
+			err = a.oneFromFar(far)
+		}
 		if errors.Is(err, syscall.ECONNREFUSED) {
 			a.refused(err)
 			continue
@@ -261,26 +274,36 @@ func (a *association) fromFar(far net.PacketConn) {
 		if err != nil {
 			return
 		}
-		from := addrPortOf(addr)
-		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-		a.mu.Lock()
-		shown, asked := a.asked[from]
-		client := a.client
-		a.mu.Unlock()
-		var head [maxHead]byte
-		h := appendDatagram(head[:0], cmp.Or(shown, from))
-		p := b[maxHead-len(h) : maxHead+n]
-		copy(p, h)
-		if !asked {
-			a.s.datagrams.Add(1)
-			continue
-		}
-		if _, err := a.relay.WriteToUDPAddrPort(p, client); err != nil {
-			a.s.datagrams.Add(1)
-			continue
-		}
-		a.s.down.Add(uint64(n))
 	}
+}
+
+func (a *association) oneFromFar(far net.PacketConn) error {
+	b := a.s.buffers.Get()
+	defer a.s.buffers.Put(b)
+	n, addr, err := far.ReadFrom(b.Payload())
+	if err != nil {
+		return err
+	}
+	from := addrPortOf(addr)
+	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	a.mu.Lock()
+	shown, asked := a.asked[from]
+	client := a.client
+	a.mu.Unlock()
+	var head [maxHead]byte
+	h := appendDatagram(head[:0], cmp.Or(shown, from))
+	p := b[datagram.Head-len(h) : datagram.Head+n]
+	copy(p, h)
+	if !asked {
+		a.s.datagrams.Add(1)
+		return nil
+	}
+	if _, err := a.relay.WriteToUDPAddrPort(p, client); err != nil {
+		a.s.datagrams.Add(1)
+		return nil
+	}
+	a.s.down.Add(uint64(n))
+	return nil
 }
 
 // refused ends the flow with a destination that has no socket for it: SOCKS has no

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"corax/dataplane"
+	"corax/proxy/datagram"
 	"corax/proxy/outbound"
 	"corax/proxy/splice"
 )
@@ -60,6 +61,8 @@ type Server struct {
 	cfg  Config
 	log  *slog.Logger
 	pool splice.Pool
+
+	buffers datagram.Pool
 
 	open                               atomic.Int64
 	requests, up, down                 atomic.Uint64
