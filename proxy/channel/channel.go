@@ -28,6 +28,11 @@ const (
 	// dialled is given up. A path that works, however slow, has brought something by
 	// then: WireGuard's handshake, or an answer of TCP that came late.
 	silentAfter = 5 * time.Second
+	// anewEvery is when another connection is dialled beside one that gets no answer,
+	// up to mostDials: TCP alone asks after 1, 3, 7 and 15 s, so that it would learn up to
+	// eight seconds late of a path that works again.
+	anewEvery = 2 * time.Second
+	mostDials = 4
 	// avoidFor is how long a gateway node that failed is tried last.
 	avoidFor = 30 * time.Second
 )
@@ -53,6 +58,7 @@ type Channel struct {
 
 	mu     sync.Mutex
 	failed map[netip.Addr]time.Time // gateway nodes, until when they are tried last
+	silent map[netip.Addr]time.Time // likewise, unless they are heard again: since when
 	open   map[*Conn]bool           // over the overlay
 }
 
@@ -70,7 +76,7 @@ func New(cfg Config) (*Channel, error) {
 	if cfg.Counters == nil {
 		cfg.Counters = new(proxy.Counters)
 	}
-	c := &Channel{cfg: cfg, failed: map[netip.Addr]time.Time{}, open: map[*Conn]bool{}}
+	c := &Channel{cfg: cfg, failed: map[netip.Addr]time.Time{}, silent: map[netip.Addr]time.Time{}, open: map[*Conn]bool{}}
 	c.Apply(nil)
 	return c, nil
 }
@@ -92,6 +98,11 @@ func (c *Channel) Apply(nodes []control.ProxyNode) {
 	for a := range c.failed {
 		if !gateways[a] {
 			delete(c.failed, a)
+		}
+	}
+	for a := range c.silent {
+		if !gateways[a] {
+			delete(c.silent, a)
 		}
 	}
 }
@@ -212,7 +223,8 @@ func (c *Channel) plain(ctx context.Context, t proxy.Target, ip netip.Addr) (*Co
 	}
 }
 
-// order returns the gateway nodes of a node: those that failed lately come last.
+// order returns the gateway nodes of a node: those that failed lately, or are silent,
+// come last.
 func (c *Channel) order(via []netip.Addr, now time.Time) []netip.Addr {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,7 +240,23 @@ func (c *Channel) until(a netip.Addr, now time.Time) time.Time {
 	if t := c.failed[a]; t.After(now) {
 		return t
 	}
+	since, ok := c.silent[a]
+	if t := since.Add(avoidFor); ok && t.After(now) && (c.cfg.Heard == nil || !c.cfg.Heard(a).After(since)) {
+		return t
+	}
 	return time.Time{}
+}
+
+// doubt notes that another gateway node answered sooner than one that was dialled at
+// began. If nothing came from that since then it may be dead: it is asked last until
+// something does. One that is only slow is not.
+func (c *Channel) doubt(a netip.Addr, began time.Time) {
+	if c.cfg.Heard != nil && !c.cfg.Heard(a).Before(began) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.silent[a] = time.Now()
 }
 
 // judge notes whether a gateway node serves.
@@ -237,6 +265,7 @@ func (c *Channel) judge(a netip.Addr, serves bool) {
 	defer c.mu.Unlock()
 	if serves {
 		delete(c.failed, a)
+		delete(c.silent, a)
 	} else if !c.failed[a].After(time.Now()) {
 		c.failed[a] = time.Now().Add(avoidFor)
 	}

@@ -55,10 +55,8 @@ type gateways struct {
 }
 
 func (g *gateways) dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-	g.mu.Lock()
-	g.asked = append(g.asked, to.Addr())
+	g.note(to.Addr())
 	answer := g.answer[to.Addr()]
-	g.mu.Unlock()
 	if answer == nil {
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
@@ -85,6 +83,12 @@ func (g *gateways) dial(ctx context.Context, to netip.AddrPort) (net.Conn, error
 		_, _ = b.Read(make([]byte, 1)) // until the channel closes
 	})
 	return a, nil
+}
+
+func (g *gateways) note(a netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asked = append(g.asked, a)
 }
 
 var silent, gone = proxy.Refuse(250, "silent"), proxy.Refuse(251, "gone")

@@ -68,8 +68,8 @@ type attempt struct {
 
 // connect opens a connection to the first gateway node that answers. Each gets a
 // second before the next is tried beside it. It also returns those that were tried
-// and have neither answered nor failed. Who failed, or was silent for a second, is
-// noted.
+// and have neither answered nor failed. Who failed is noted, and who was overtaken and
+// not heard at all.
 func (c *Channel) connect(ctx context.Context, via []netip.Addr) (*Conn, []netip.Addr, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	results := make(chan attempt)
@@ -77,7 +77,7 @@ func (c *Channel) connect(ctx context.Context, via []netip.Addr) (*Conn, []netip
 	defer next.Stop()
 	var errs []string
 	var running []netip.Addr
-	begun := 0
+	begun, since := 0, map[netip.Addr]time.Time{}
 	// Whoever is left is told to stop, and what comes all the same is closed.
 	defer func() {
 		cancel()
@@ -96,6 +96,7 @@ func (c *Channel) connect(ctx context.Context, via []netip.Addr) (*Conn, []netip
 			a := via[begun]
 			begun++
 			running = append(running, a)
+			since[a] = time.Now()
 			go c.attempt(ctx, a, results)
 			next.Reset(nextAfter)
 		case a := <-results:
@@ -103,7 +104,7 @@ func (c *Channel) connect(ctx context.Context, via []netip.Addr) (*Conn, []netip
 			if a.err == nil {
 				for _, b := range running {
 					if slices.Index(via, b) < slices.Index(via, a.via) {
-						c.judge(b, false)
+						c.doubt(b, since[b])
 					}
 				}
 				return &Conn{CloseWriter: a.conn, Via: a.via}, slices.Clone(running), nil
@@ -139,7 +140,7 @@ func (c *Channel) attempt(ctx context.Context, via netip.Addr, results chan<- at
 			}
 		}).Stop()
 	}
-	conn, err := c.cfg.Overlay(ctx, netip.AddrPortFrom(via, proxy.OverlayPort))
+	conn, err := c.dial(ctx, netip.AddrPortFrom(via, proxy.OverlayPort))
 	a := attempt{via: via, err: err}
 	if err == nil {
 		var ok bool
