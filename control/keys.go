@@ -3,7 +3,7 @@ package control
 import (
 	"cmp"
 	"fmt"
-	"slices"
+	"sort"
 
 	"corax/control/api/v1beta1"
 	"corax/dataplane/key"
@@ -49,8 +49,9 @@ func (m *mesh) readKeys() {
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b keyed) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), compareBool(a.member.domain.gw.Exposed(), b.member.domain.gw.Exposed()))
+	sort.SliceStable(all, func(i, j int) bool {
+		a, b := &all[i], &all[j]
+		return cmp.Or(cmp.Compare(a.rank, b.rank), compareBool(a.member.domain.gw.Exposed(), b.member.domain.gw.Exposed())) < 0
 	})
 	for _, c := range all {
 		m.take(c)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 
 	"corax/control/api/v1beta1"
@@ -168,7 +169,7 @@ func (d *domain) wanted(n *node) []claim {
 			all = append(all, claim{p, d, n, fmt.Sprintf("status.nodes[%d].subnets[%d]", n.index, i)})
 		}
 	}
-	slices.SortStableFunc(all, func(a, b claim) int { return a.prefix.Compare(b.prefix) })
+	sort.SliceStable(all, func(i, j int) bool { return all[i].prefix.Compare(all[j].prefix) < 0 })
 	return all
 }
 

@@ -1,10 +1,11 @@
 package control
 
 import (
-	"cmp"
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 
 	"corax/control/api/v1beta1"
 	"corax/dataplane"
@@ -110,12 +111,12 @@ func (p *planner) report(d *domain, field, format string, args ...any) {
 
 func (p *planner) sort() {
 	c := &p.cfg
-	slices.SortFunc(c.Peers, func(a, b dataplane.Peer) int {
-		return slices.Compare(a.PublicKey[:], b.PublicKey[:])
+	sort.Slice(c.Peers, func(i, j int) bool {
+		return bytes.Compare(c.Peers[i].PublicKey[:], c.Peers[j].PublicKey[:]) < 0
 	})
-	slices.SortFunc(c.VTEPs, func(a, b dataplane.VTEP) int { return a.Addr.Compare(b.Addr) })
-	slices.SortFunc(c.Routes, func(a, b dataplane.Route) int { return a.Prefix.Compare(b.Prefix) })
-	slices.SortFunc(c.Host, func(a, b dataplane.HostRoute) int { return a.Prefix.Compare(b.Prefix) })
+	sort.Slice(c.VTEPs, func(i, j int) bool { return c.VTEPs[i].Addr.Compare(c.VTEPs[j].Addr) < 0 })
+	sort.Slice(c.Routes, func(i, j int) bool { return c.Routes[i].Prefix.Compare(c.Routes[j].Prefix) < 0 })
+	sort.Slice(c.Host, func(i, j int) bool { return c.Host[i].Prefix.Compare(c.Host[j].Prefix) < 0 })
 }
 
 // carriers lists the gateway nodes of the domain for a node that is none.
@@ -131,6 +132,6 @@ func (p *planner) carriers() []Carrier {
 			Overlay: p.domain.carriers[name].key.Overlay(), Home: name == home,
 		})
 	}
-	slices.SortFunc(all, func(a, b Carrier) int { return cmp.Compare(a.Node, b.Node) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Node < all[j].Node })
 	return all
 }

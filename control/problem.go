@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"slices"
+	"sort"
 
 	"corax/control/api/v1beta1"
 )
@@ -52,13 +53,14 @@ func Check(g *v1beta1.Gateway) []Problem {
 
 // SortProblems sorts ps in place and drops repetitions.
 func SortProblems(ps []Problem) []Problem {
-	slices.SortFunc(ps, func(a, b Problem) int {
+	sort.Slice(ps, func(i, j int) bool {
+		a, b := &ps[i], &ps[j]
 		return cmp.Or(
 			cmp.Compare(a.Object, b.Object),
 			cmp.Compare(a.Field, b.Field),
 			cmp.Compare(a.Message, b.Message),
 			cmp.Compare(a.Source, b.Source),
-		)
+		) < 0
 	})
 	return slices.Compact(ps)
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 
 	"golang.org/x/crypto/blake2s"
 
@@ -72,7 +73,7 @@ func PlanProxy(s Snapshot, l Local) Proxy {
 			out.Nodes = append(out.Nodes, p.proxyNodes(d)...)
 		}
 	}
-	slices.SortFunc(out.Nodes, func(a, b ProxyNode) int { return cmp.Compare(a.Name, b.Name) })
+	sort.Slice(out.Nodes, func(i, j int) bool { return out.Nodes[i].Name < out.Nodes[j].Name })
 	if d := p.domain; d != nil && d.proxied() && p.member != nil {
 		out.Edge = p.member.gateway()
 		out.Front = d.gw.Exposed() && p.member.active[v1beta1.TypeProxy]

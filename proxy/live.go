@@ -5,7 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
+	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -198,6 +198,6 @@ func (l *Live) List() []StreamInfo {
 	for _, s := range streams {
 		infos = append(infos, s.Info())
 	}
-	slices.SortFunc(infos, func(a, b StreamInfo) int { return cmp.Compare(a.ID, b.ID) })
+	sort.Slice(infos, func(i, j int) bool { return infos[i].ID < infos[j].ID })
 	return infos
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -71,13 +72,14 @@ func pathRows(p Paths, now time.Time) [][]string {
 // those the cheapest first.
 func candidateRows(candidates []PathCandidate) [][]string {
 	list := slices.Clone(candidates)
-	slices.SortStableFunc(list, func(x, y PathCandidate) int {
+	sort.SliceStable(list, func(i, j int) bool {
+		x, y := &list[i], &list[j]
 		return cmp.Or(
 			trueFirst(x.InUse, y.InUse),
 			trueFirst(x.Proven, y.Proven),
 			trueFirst(x.CostMillis > 0, y.CostMillis > 0),
 			cmp.Compare(x.CostMillis, y.CostMillis),
-		)
+		) < 0
 	})
 	rows := [][]string{{"CANDIDATE", "VIA", "ADDRESS", "ORIGIN", "STATE", "COST", "RTT", "LOSS", "MTU", "PROBES", "WHY"}}
 	for _, c := range list {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -153,8 +155,8 @@ func (a *agent) peers(v *view, now time.Time) []Peer {
 		}
 		out = append(out, p)
 	}
-	slices.SortStableFunc(out, func(x, y Peer) int {
-		return strings.Compare(x.Gateway+"\x00"+x.Node, y.Gateway+"\x00"+y.Node)
+	sort.SliceStable(out, func(i, j int) bool {
+		return cmp.Or(strings.Compare(out[i].Gateway, out[j].Gateway), strings.Compare(out[i].Node, out[j].Node)) < 0
 	})
 	return out
 }

@@ -10,10 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 
 	"corax/control"
-	"corax/control/api/v1beta1"
 )
 
 // maxFiles bounds the files of a directory.
@@ -213,8 +213,8 @@ func (d *directory) snapshot() control.Snapshot {
 			Object: "file/" + d.path, Message: fmt.Sprintf("more than %d files; the last by name are left out", maxFiles),
 		})
 	}
-	slices.SortFunc(s.Gateways, func(a, b v1beta1.Gateway) int {
-		return strings.Compare(a.Metadata.Name, b.Metadata.Name)
+	sort.Slice(s.Gateways, func(i, j int) bool {
+		return s.Gateways[i].Metadata.Name < s.Gateways[j].Metadata.Name
 	})
 	s.Problems = control.SortProblems(s.Problems)
 	return s

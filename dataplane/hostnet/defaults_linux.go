@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"sort"
 
 	"golang.org/x/sys/unix"
 )
@@ -81,7 +82,7 @@ func (c *rtnl) defaultRoutes() ([]defaultRoute, error) {
 			out = append(out, rs...)
 		}
 	}
-	slices.SortFunc(out, defaultRoute.compare)
+	sort.Slice(out, func(i, j int) bool { return out[i].compare(out[j]) < 0 })
 	return slices.Compact(out), nil
 }
 

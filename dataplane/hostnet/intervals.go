@@ -2,7 +2,7 @@ package hostnet
 
 import (
 	"net/netip"
-	"slices"
+	"sort"
 )
 
 // interval is a closed range of addresses of one family.
@@ -17,7 +17,7 @@ func intervals(prefixes []netip.Prefix) []interval {
 		p = p.Masked()
 		all = append(all, interval{p.Addr(), lastAddr(p)})
 	}
-	slices.SortFunc(all, func(a, b interval) int { return a.first.Compare(b.first) })
+	sort.Slice(all, func(i, j int) bool { return all[i].first.Less(all[j].first) })
 	var out []interval
 	for _, iv := range all {
 		if n := len(out); n > 0 {

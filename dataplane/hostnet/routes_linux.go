@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -260,8 +261,9 @@ func sortedKeys(want map[routeKey]routeAttrs) []routeKey {
 	for k := range want {
 		keys = append(keys, k)
 	}
-	slices.SortFunc(keys, func(a, b routeKey) int {
-		return cmp.Or(cmp.Compare(b.metric, a.metric), a.prefix.Compare(b.prefix))
+	sort.Slice(keys, func(i, j int) bool {
+		a, b := &keys[i], &keys[j]
+		return cmp.Or(cmp.Compare(b.metric, a.metric), a.prefix.Compare(b.prefix)) < 0
 	})
 	return keys
 }

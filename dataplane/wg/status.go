@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 
@@ -119,7 +120,8 @@ func (d *Device) told() []stats {
 	if dev == nil || dev.IpcGetOperation(&d.stats) != nil {
 		return nil
 	}
-	slices.SortFunc(d.stats.peers, func(a, b stats) int { return bytes.Compare(a.key[:], b.key[:]) })
+	all := d.stats.peers
+	sort.Slice(all, func(i, j int) bool { return bytes.Compare(all[i].key[:], all[j].key[:]) < 0 })
 	return d.stats.peers
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"sort"
 	"time"
 
 	"corax/dataplane/key"
@@ -152,7 +153,7 @@ func (b *Book) Relays(peer key.Public) []Relay {
 			b.relays[t.peer] = append(b.relays[t.peer], Relay{t.hub, label, l.Via, cost})
 		}
 		for _, list := range b.relays {
-			slices.SortFunc(list, Relay.compare)
+			sort.Slice(list, func(i, j int) bool { return list[i].compare(list[j]) < 0 })
 		}
 	}
 	return b.relays[peer]
@@ -184,10 +185,11 @@ func (b *Book) Tell(k key.Public) ([]Want, []Label) {
 			labels = append(labels, l)
 		}
 	}
-	slices.SortFunc(wants, func(x, y Want) int {
-		return cmp.Or(compareKeys(x.Peer, y.Peer), compareKeys(x.Origin, y.Origin), compareKeys(x.Next, y.Next))
+	sort.Slice(wants, func(i, j int) bool {
+		x, y := &wants[i], &wants[j]
+		return cmp.Or(compareKeys(x.Peer, y.Peer), compareKeys(x.Origin, y.Origin), compareKeys(x.Next, y.Next)) < 0
 	})
-	slices.SortFunc(labels, func(x, y Label) int { return cmp.Compare(x.Label, y.Label) })
+	sort.Slice(labels, func(i, j int) bool { return labels[i].Label < labels[j].Label })
 	return wants[:min(len(wants), MaxWanted)], labels
 }
 

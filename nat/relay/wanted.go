@@ -2,7 +2,7 @@ package relay
 
 import (
 	"cmp"
-	"slices"
+	"sort"
 	"time"
 
 	"corax/dataplane/key"
@@ -193,14 +193,12 @@ func (b *Book) options(from key.Public, w *want) []option {
 		}
 		out = append(out, o)
 	}
-	slices.SortFunc(out, func(x, y option) int {
+	sort.Slice(out, func(i, j int) bool {
+		x, y := &out[i], &out[j]
 		if x.known != y.known {
-			if x.known {
-				return -1
-			}
-			return 1
+			return x.known
 		}
-		return cmp.Or(cmp.Compare(x.score, y.score), compareKeys(x.via, y.via))
+		return cmp.Or(cmp.Compare(x.score, y.score), compareKeys(x.via, y.via)) < 0
 	})
 	return out
 }

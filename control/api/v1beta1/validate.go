@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 )
 
 // FieldError is one bad value.
@@ -30,8 +31,9 @@ func (g *Gateway) Validate() []FieldError {
 	for i := range g.Status.Nodes {
 		v.node(fmt.Sprintf("status.nodes[%d]", i), &g.Status.Nodes[i])
 	}
-	slices.SortFunc(v.errs, func(a, b FieldError) int {
-		return cmp.Or(cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
+	sort.Slice(v.errs, func(i, j int) bool {
+		a, b := &v.errs[i], &v.errs[j]
+		return cmp.Or(cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message)) < 0
 	})
 	return v.errs
 }
