@@ -186,13 +186,27 @@ func (c suiteCase) run(t *testing.T) string {
 	return "pass"
 }
 
-// said is what a test itself said: the logs of its agents are long.
+// testLine is a line that says which test the next ones are of, or how one ended.
+var testLine = regexp.MustCompile(`^\s*(?:=== (?:RUN|CONT|NAME)\s+|--- FAIL: )(\S+)`)
+
+// said is what the tests that failed said: the logs of their agents are long.
 func said(text string) string {
-	var b strings.Builder
+	by, name := make(map[string]string), ""
+	var failed []string
 	for line := range strings.Lines(text) {
-		if strings.Contains(line, "_test.go:") && b.Len() < 3000 {
-			b.WriteString(line)
+		if m := testLine.FindStringSubmatch(line); m != nil {
+			name = m[1]
+			if strings.Contains(line, "--- FAIL") {
+				failed = append(failed, name)
+			}
+		} else if strings.Contains(line, "_test.go:") || strings.Contains(line, "panic") {
+			by[name] += line
 		}
+	}
+	var b strings.Builder
+	for _, name := range failed {
+		said := by[name]
+		b.WriteString(name + ":\n" + said[:min(len(said), 2000)])
 	}
 	return b.String()
 }
