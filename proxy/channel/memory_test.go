@@ -14,6 +14,7 @@ import (
 	"corax/proxy"
 	"corax/proxy/channel"
 	"corax/proxy/edge"
+	"corax/proxy/proxytest"
 	"corax/proxy/splice"
 )
 
@@ -68,28 +69,12 @@ func newStalling(t *testing.T, limits proxy.Limits) *stalling {
 // pour is a node's port that sends for as long as somebody takes it.
 func pour(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer c.Close()
-				block := make([]byte, 4<<10)
-				for err == nil {
-					_, err = c.Write(block)
-				}
-			})
+	return proxytest.TCP(t, func(c net.Conn) {
+		block := make([]byte, 4<<10)
+		for err := error(nil); err == nil; {
+			_, err = c.Write(block)
 		}
-	})
-	return l.Addr().String()
+	}).String()
 }
 
 // open is what a front does for a caller, whose end it returns.

@@ -22,6 +22,7 @@ import (
 	"corax/proxy"
 	"corax/proxy/channel"
 	"corax/proxy/edge"
+	"corax/proxy/proxytest"
 	"corax/proxy/splice"
 )
 
@@ -118,31 +119,15 @@ func newMesh(t testing.TB) *mesh {
 // serve is a node's port: it says its name, then gives back what it gets.
 func serve(t testing.TB, name string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer c.Close()
-				_, _ = io.WriteString(c, name+"\n")
-				if _, bench := t.(*testing.B); bench {
-					flood(c)
-					return
-				}
-				// Neither pipes of the kernel, which io.Copy keeps, nor much memory.
-				_, _ = io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{c}, make([]byte, 1<<10))
-			})
+	return proxytest.TCP(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, name+"\n")
+		if _, bench := t.(*testing.B); bench {
+			flood(c)
+			return
 		}
-	})
-	return l.Addr().String()
+		// Neither pipes of the kernel, which io.Copy keeps, nor much memory.
+		_, _ = io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{c}, make([]byte, 1<<10))
+	}).String()
 }
 
 // flood takes all, or sends without end, as the first byte says.

@@ -16,6 +16,7 @@ import (
 
 	"corax/dataplane"
 	"corax/dataplane/netstack"
+	"corax/proxy/proxytest"
 )
 
 var (
@@ -155,7 +156,7 @@ func (silent) Lost(netstack.Lost)                     {}
 
 func newRig(t *testing.T, cfg Config) *rig {
 	t.Helper()
-	r := &rig{d: &dialer{tcp: echoTCP(t), udp: echoUDP(t)}}
+	r := &rig{d: &dialer{tcp: proxytest.TCP(t, proxytest.AtEnd(proxytest.Same)).String(), udp: proxytest.UDP(t, proxytest.Same).String()}}
 	cfg.Dialer, cfg.NameServers = r.d, []netip.Addr{nameServer}
 	var err error
 	if r.Handler, err = New(cfg); err != nil {
@@ -196,50 +197,6 @@ func site(t *testing.T, send dataplane.Sender, h netstack.SiteHandler) *netstack
 		}
 	})
 	return s
-}
-
-// echoTCP answers with what it was told, once it has heard all of it.
-func echoTCP(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				b, _ := io.ReadAll(c)
-				_, _ = c.Write(b)
-				_ = c.Close()
-			}()
-		}
-	}()
-	return ln.Addr().String()
-}
-
-func echoUDP(t *testing.T) string {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	go func() {
-		b := make([]byte, maxDatagram)
-		for {
-			n, from, err := c.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			_, _ = c.WriteTo(b[:n], from)
-		}
-	}()
-	return c.LocalAddr().String()
 }
 
 func (r *rig) counter(name, reason string) uint64 {

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"corax/proxy/proxytest"
 )
 
 // lame opens the second UDP socket when it is let go, every other one at once; each
@@ -33,7 +35,7 @@ func (l *lame) DialUDP(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 // TestMapsUDPSlow: a flow that takes long to open, because of its name for example,
 // holds up no other, and what waited for it is sent, up to a bound.
 func TestMapsUDPSlow(t *testing.T) {
-	server := echoUDP(t)
+	server := proxytest.UDP(t, proxytest.Same).Port()
 	n := &lame{opened: make(chan int, 1), let: make(chan struct{})}
 	n.opened <- 0
 	d, err := NewDialer(Config{Network: n, Reach: pods.Contains})
@@ -123,31 +125,10 @@ func TestMapsUDPRefused(t *testing.T) {
 	})
 }
 
-// echoUDP answers on a port of loopback.
-func echoUDP(t *testing.T) uint16 {
-	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	go func() {
-		b := make([]byte, 2000)
-		for {
-			n, from, err := c.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			_, _ = c.WriteTo(b[:n], from)
-		}
-	}()
-	return uint16(c.LocalAddr().(*net.UDPAddr).Port)
-}
-
 // TestMapsUDPMemory: a flow at rest holds no buffer for what may come.
 func TestMapsUDPMemory(t *testing.T) {
 	const flows, most = 100, 40 << 10 // bytes each, the test's own socket included
-	server := echoUDP(t)
+	server := proxytest.UDP(t, proxytest.Same).Port()
 	d := newDialer(t, &tunnel{}, netip.AddrPort{})
 	m := Map{"udp", freePort(t, "udp"), pod.String(), server}
 	ms, err := NewMaps(d, nil, []Map{m})

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+
+	"corax/proxy/proxytest"
 )
 
 var (
@@ -64,44 +66,30 @@ func newDialer(t *testing.T, n *tunnel, dns netip.AddrPort) *Dialer {
 // serveDNS answers questions for addresses, and returns its port.
 func serveDNS(t *testing.T, names map[string][]string) uint16 {
 	t.Helper()
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	go func() {
-		b := make([]byte, 1500)
-		for {
-			n, from, err := c.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			var m dnsmessage.Message
-			if m.Unpack(b[:n]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			q := m.Questions[0]
-			m.Response, m.Additionals = true, nil
-			list, ok := names[strings.TrimSuffix(q.Name.String(), ".")]
-			if !ok {
-				m.RCode = dnsmessage.RCodeNameError
-			}
-			for _, s := range list {
-				a := netip.MustParseAddr(s)
-				h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: 1}
-				switch {
-				case a.Is4() && q.Type == dnsmessage.TypeA:
-					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: a.As4()}})
-				case a.Is6() && q.Type == dnsmessage.TypeAAAA:
-					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: a.As16()}})
-				}
-			}
-			if p, err := m.Pack(); err == nil {
-				_, _ = c.WriteTo(p, from)
+	return proxytest.UDP(t, func(b []byte) []byte {
+		var m dnsmessage.Message
+		if m.Unpack(b) != nil || len(m.Questions) != 1 {
+			return nil
+		}
+		q := m.Questions[0]
+		m.Response, m.Additionals = true, nil
+		list, ok := names[strings.TrimSuffix(q.Name.String(), ".")]
+		if !ok {
+			m.RCode = dnsmessage.RCodeNameError
+		}
+		for _, s := range list {
+			a := netip.MustParseAddr(s)
+			h := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: 1}
+			switch {
+			case a.Is4() && q.Type == dnsmessage.TypeA:
+				m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: a.As4()}})
+			case a.Is6() && q.Type == dnsmessage.TypeAAAA:
+				m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: a.As16()}})
 			}
 		}
-	}()
-	return uint16(c.LocalAddr().(*net.UDPAddr).Port)
+		p, _ := m.Pack()
+		return p
+	}).Port()
 }
 
 func TestAddrs(t *testing.T) {
@@ -138,29 +126,6 @@ func TestAddrs(t *testing.T) {
 			t.Errorf("%s: %v, %v", tt.name, got, err)
 		}
 	}
-}
-
-func echoTCP(t *testing.T) uint16 {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				b, _ := io.ReadAll(c)
-				_, _ = c.Write(bytes.ToUpper(b))
-				_ = c.Close()
-			}()
-		}
-	}()
-	return uint16(ln.Addr().(*net.TCPAddr).Port)
 }
 
 // freePort is one that nobody has now.
@@ -222,7 +187,7 @@ func until(t *testing.T, f func() error) {
 func TestMapsTCP(t *testing.T) {
 	n := &tunnel{}
 	ms, err := NewMaps(newDialer(t, n, netip.AddrPort{}), nil, []Map{
-		{"tcp", freePort(t, "tcp"), pod.String(), echoTCP(t)},
+		{"tcp", freePort(t, "tcp"), pod.String(), proxytest.TCP(t, proxytest.AtEnd(bytes.ToUpper)).Port()},
 		{"tcp", freePort(t, "tcp"), "127.0.0.1", 9},
 	})
 	if err != nil {
@@ -285,22 +250,8 @@ func TestMapsTCP(t *testing.T) {
 }
 
 func TestMapsUDP(t *testing.T) {
-	server, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	go func() {
-		b := make([]byte, 2000)
-		for {
-			n, from, err := server.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			_, _ = server.WriteTo(bytes.ToUpper(b[:n]), from)
-		}
-	}()
-	m := Map{"udp", freePort(t, "udp"), pod.String(), uint16(server.LocalAddr().(*net.UDPAddr).Port)}
+	server := proxytest.UDP(t, bytes.ToUpper).Port()
+	m := Map{"udp", freePort(t, "udp"), pod.String(), server}
 	ms, err := NewMaps(newDialer(t, &tunnel{}, netip.AddrPort{}), nil, []Map{m})
 	if err != nil {
 		t.Fatal(err)

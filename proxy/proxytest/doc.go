@@ -1,2 +1,3 @@
-// Package proxytest has checks that the tests of several rooms of proxy share.
+// Package proxytest has checks and servers on loopback that the tests of several rooms of
+// proxy share.
 package proxytest

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"corax/proxy/outbound"
+	"corax/proxy/proxytest"
 )
 
 // slow looks up names that begin with "slow" only when it is let go, and knows one
@@ -133,31 +134,11 @@ func (a *associated) hear() (from netip.AddrPort, payload string) {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), binary.BigEndian.Uint16(b[8:])), string(b[10:n])
 }
 
-func echoUDP(t *testing.T) netip.AddrPort {
-	t.Helper()
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	go func() {
-		b := make([]byte, 2000)
-		for {
-			n, from, err := c.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			_, _ = c.WriteTo(b[:n], from)
-		}
-	}()
-	return c.LocalAddr().(*net.UDPAddr).AddrPort()
-}
-
 // TestSlowName: a name server that does not answer holds up nobody else, and what was
 // sent meanwhile goes out when it does, up to a bound.
 func TestSlowName(t *testing.T) {
 	d := &slow{let: make(chan struct{}), asked: make(chan string, 1000)}
-	to := echoUDP(t)
+	to := proxytest.UDP(t, proxytest.Same)
 	s, c := associate(t, d)
 	for range maxWaiting + 3 {
 		c.say("slow", to.Port(), "late")
@@ -202,7 +183,7 @@ func TestSlowNameEnds(t *testing.T) {
 // TestServiceDatagrams: datagrams for a Service go to an endpoint, and its answers come
 // from the Service.
 func TestServiceDatagrams(t *testing.T) {
-	d := &slow{service: netip.MustParseAddrPort("10.96.0.10:53"), to: echoUDP(t), refuse: make(chan error, 1)}
+	d := &slow{service: netip.MustParseAddrPort("10.96.0.10:53"), to: proxytest.UDP(t, proxytest.Same), refuse: make(chan error, 1)}
 	s, c := associate(t, d)
 	for _, host := range []string{"10.96.0.10", "service", "10.96.0.10"} {
 		c.say(host, 53, host)

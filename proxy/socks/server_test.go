@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"corax/proxy/outbound"
+	"corax/proxy/proxytest"
 )
 
 // fake is a tunnel that leads to loopback.
@@ -81,28 +82,6 @@ func run(t *testing.T, users map[string]string, serve func(*Server) func(context
 func socksServer(s *Server) func(context.Context, net.Listener) error { return s.ServeSOCKS }
 func httpServer(s *Server) func(context.Context, net.Listener) error  { return s.ServeConnect }
 
-// upper answers with what it was asked, once it has seen the end of that.
-func upper(t *testing.T) uint16 {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			b, _ := io.ReadAll(c)
-			_, _ = c.Write(bytes.ToUpper(b))
-			_ = c.Close()
-		}
-	}()
-	return uint16(ln.Addr().(*net.TCPAddr).Port)
-}
-
 func dial(t *testing.T, addr string) *net.TCPConn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -120,7 +99,7 @@ func request(cmd byte, host string, port uint16) []byte {
 }
 
 func TestSOCKS(t *testing.T) {
-	port := upper(t)
+	port := proxytest.TCP(t, proxytest.AtEnd(bytes.ToUpper)).Port()
 	users := map[string]string{"user": "secret"}
 	good, bad := []byte("\x01\x04user\x06secret"), []byte("\x01\x04user\x06Secret")
 	none, password := []byte{5, 1, 0}, []byte{5, 2, 0, 2}
@@ -163,22 +142,7 @@ func TestSOCKS(t *testing.T) {
 }
 
 func TestAssociate(t *testing.T) {
-	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	go func() {
-		b := make([]byte, 2000)
-		for {
-			n, from, err := server.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			_, _ = server.WriteTo(bytes.ToUpper(b[:n]), from)
-		}
-	}()
-	to := server.LocalAddr().(*net.UDPAddr).AddrPort()
+	to := proxytest.UDP(t, bytes.ToUpper)
 	s, addr := run(t, nil, socksServer)
 	c := dial(t, addr)
 	if _, err := c.Write(append([]byte{5, 1, 0}, request(3, "0", 0)...)); err != nil {
@@ -242,7 +206,7 @@ func TestAssociate(t *testing.T) {
 }
 
 func TestHTTPConnect(t *testing.T) {
-	port := upper(t)
+	port := proxytest.TCP(t, proxytest.AtEnd(bytes.ToUpper)).Port()
 	users := map[string]string{"a": "b"}
 	for _, tt := range []struct {
 		name  string
