@@ -3,9 +3,7 @@ package hostnet
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -74,6 +72,11 @@ func makeInner(nl *netlink.Handle, fd int, cfg InnerConfig) error {
 	if err := nl.LinkSetTxQLen(link, tunQueue); err != nil {
 		return fmt.Errorf("set the queue length: %w", explainPermission(err))
 	}
+	come, err := newArrivals()
+	if err != nil {
+		return err
+	}
+	defer come.close()
 	for _, a := range cfg.Addrs {
 		// Without duplicate address detection: there is nobody else.
 		ip := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}, Flags: unix.IFA_F_NODAD}
@@ -90,23 +93,8 @@ func makeInner(nl *netlink.Handle, fd int, cfg InnerConfig) error {
 			return fmt.Errorf("add the default route from %s: %w", a, explainPermission(err))
 		}
 	}
-	for _, a := range cfg.Addrs {
-		awaitLocal(nl, a)
-	}
+	come.wait(nl, cfg.Addrs)
 	return nil
-}
-
-// awaitLocal waits until the kernel takes packets for an address in, for a second at
-// most: of IPv6 ones it begins to only a while after they were added, and the first
-// answers would be lost.
-func awaitLocal(nl *netlink.Handle, a netip.Addr) {
-	for range 500 {
-		routes, err := nl.RouteGet(a.AsSlice())
-		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
-			return
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
 }
 
 // AttachTUN makes a TUN of a descriptor that [OpenInner] returned, in whatever network
