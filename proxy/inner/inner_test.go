@@ -182,20 +182,7 @@ func site(t *testing.T, send dataplane.Sender, h netstack.SiteHandler) *netstack
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(10 * time.Second):
-			t.Error("Run does not end")
-		}
-	})
+	proxytest.Run(t, s.Run)
 	return s
 }
 

@@ -47,7 +47,7 @@ func TestMapsUDPSlow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runMaps(t, ms)
+	proxytest.Run(t, ms.Run)
 	var c [3]*net.UDPConn
 	for i := range c {
 		if c[i], err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(m.Listen)); err != nil {
@@ -104,7 +104,7 @@ func TestMapsUDPRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runMaps(t, ms)
+	proxytest.Run(t, ms.Run)
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(m.Listen))
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestMapsUDPMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runMaps(t, ms)
+	proxytest.Run(t, ms.Run)
 	b := make([]byte, 10)
 	open := func() {
 		t.Helper()

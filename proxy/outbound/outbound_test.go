@@ -147,24 +147,6 @@ func freePort(t *testing.T, network string) netip.AddrPort {
 	return ln.Addr().(*net.TCPAddr).AddrPort()
 }
 
-func runMaps(t *testing.T, ms *Maps) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- ms.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(10 * time.Second):
-			t.Error("Run does not end")
-		}
-	})
-}
-
 // until tries f until it works.
 func until(t *testing.T, f func() error) {
 	t.Helper()
@@ -193,7 +175,7 @@ func TestMapsTCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runMaps(t, ms)
+	proxytest.Run(t, ms.Run)
 	first := ms.List()[0]
 	if first.Host != pod.String() {
 		first = ms.List()[1]
@@ -256,7 +238,7 @@ func TestMapsUDP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runMaps(t, ms)
+	proxytest.Run(t, ms.Run)
 	for range 2 { // two programs, two flows
 		c, err := net.Dial("udp", m.Listen.String())
 		if err != nil {
@@ -292,7 +274,7 @@ func TestMapTakenPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runMaps(t, ms)
+	proxytest.Run(t, ms.Run)
 	until(t, func() error {
 		if p := ms.Problems(); len(p) != 1 || !strings.Contains(p[0], "address already in use") {
 			return errors.New("no problem is told")

@@ -87,17 +87,7 @@ func associate(t *testing.T, d Dialer) (*Server, *associated) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.ServeSOCKS(ctx, ln) }()
-	t.Cleanup(func() {
-		cancel()
-		select {
-		case <-done:
-		case <-time.After(10 * time.Second):
-			t.Error("does not end")
-		}
-	})
+	proxytest.Run(t, func(ctx context.Context) error { return s.ServeSOCKS(ctx, ln) })
 	c := dial(t, ln.Addr().String())
 	if _, err := c.Write(append([]byte{5, 1, 0}, request(3, "0", 0)...)); err != nil {
 		t.Fatal(err)

@@ -59,23 +59,12 @@ func run(t *testing.T, users map[string]string, serve func(*Server) func(context
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- serve(s)(ctx, ln) }()
 	t.Cleanup(func() {
-		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-			if s.Open() != 0 {
-				t.Errorf("%d are open", s.Open())
-			}
-		case <-time.After(10 * time.Second):
-			t.Error("does not end")
+		if s.Open() != 0 {
+			t.Errorf("%d are open", s.Open())
 		}
 	})
+	proxytest.Run(t, func(ctx context.Context) error { return serve(s)(ctx, ln) })
 	return s, ln.Addr().String()
 }
 
