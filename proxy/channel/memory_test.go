@@ -186,7 +186,7 @@ func TestMemoryOfStalledStreams(t *testing.T) {
 // more of them may be open than could move at once; they move when they are asked to,
 // and those that stall beyond what there is end, alone.
 func TestMemoryOfRestingStreams(t *testing.T) {
-	const budget, streams = 11 << 19, 80 // of which both ends are here: 5 MiB at rest
+	const budget, streams = 11 << 19, 60 // of which both ends are here: 3.75 MiB at rest
 	s := newStalling(t, proxy.Limits{Streams: 1 << 20, Memory: budget})
 	var all []net.Conn
 	eventually(t, "streams rest, and others are opened", func() bool {
