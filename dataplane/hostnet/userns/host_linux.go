@@ -156,11 +156,12 @@ func (h *Host) call(ctx context.Context, q *request) (fd int, r *response, err e
 	if h.left {
 		return -1, nil, hostnet.ErrClosed
 	}
-	deadline := time.Now().Add(callLimit)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) && q.Op != opApply {
-		deadline = d
+	if err := ctx.Err(); err != nil {
+		return -1, nil, err
 	}
-	_ = h.calls.SetDeadline(deadline)
+	// A call that was begun is waited for, whatever ctx says: its answer would be taken
+	// for that of the next one.
+	_ = h.calls.SetDeadline(time.Now().Add(callLimit))
 	r = new(response)
 	err = writeMessage(h.calls, q)
 	if err == nil {
@@ -200,12 +201,9 @@ func receiveDescriptor(c *net.UnixConn) (int, error) {
 
 // Apply is [hostnet.Host.Apply], inside.
 func (h *Host) Apply(ctx context.Context, s hostnet.State) ([]hostnet.Problem, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("userns: apply: %w", err)
-	}
 	_, r, err := h.call(ctx, &request{Op: opApply, State: &s})
 	if r == nil {
-		return nil, err
+		return nil, fmt.Errorf("userns: apply: %w", err)
 	}
 	for i := range r.Problems {
 		r.Problems[i].Mend = h.target.inside(r.Problems[i].Mend)
@@ -236,7 +234,11 @@ func (h *Host) Prefixes() ([]netip.Prefix, error) {
 // Watch is [hostnet.Host.Watch], inside. It fails when the helper ends, and only waits
 // for ctx after Leave. It may be called once.
 func (h *Host) Watch(ctx context.Context, changed func()) error {
-	if _, _, err := h.call(ctx, &request{Op: opWatch}); err != nil {
+	switch _, _, err := h.call(ctx, &request{Op: opWatch}); {
+	case err != nil && (ctx.Err() != nil || h.hasLeft()):
+		<-ctx.Done()
+		return nil
+	case err != nil:
 		return fmt.Errorf("userns: watch: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = h.events.SetReadDeadline(time.Unix(1, 0)) })

@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -59,15 +61,16 @@ func Serve(log *slog.Logger) error {
 }
 
 func newHelper(log *slog.Logger) (*helper, error) {
-	var calls, events int
-	if _, err := fmt.Sscanf(os.Getenv(socketsEnv), "%d,%d", &calls, &events); err != nil {
+	first, second, _ := strings.Cut(os.Getenv(socketsEnv), ",")
+	calls, err := strconv.Atoi(first)
+	events, err2 := strconv.Atoi(second)
+	if err := errors.Join(err, err2); err != nil {
 		return nil, fmt.Errorf("%s: %w", socketsEnv, err)
 	}
 	if err := os.Unsetenv(socketsEnv); err != nil {
 		return nil, err
 	}
 	h := &helper{log: log}
-	var err error
 	if h.calls, err = connOf(calls, "calls"); err != nil {
 		return nil, err
 	}
