@@ -3,6 +3,7 @@ package control
 import (
 	"net/netip"
 	"slices"
+	"sort"
 
 	"corax/dataplane"
 )
@@ -47,6 +48,6 @@ func (p *planner) planAllow(s Snapshot) {
 }
 
 func sortPrefixes(ps []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(ps, netip.Prefix.Compare)
+	sort.Slice(ps, func(i, j int) bool { return ps[i].Compare(ps[j]) < 0 })
 	return slices.Compact(ps)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -43,7 +44,7 @@ func ParseAllowList(s string) (list []netip.Prefix, warnings []string, err error
 		}
 		list = append(list, p)
 	}
-	slices.SortFunc(list, netip.Prefix.Compare)
+	sort.Slice(list, func(i, j int) bool { return list[i].Compare(list[j]) < 0 })
 	list = slices.Compact(list)
 	if !covers(list, balancerSources) {
 		warnings = append(warnings, fmt.Sprintf(

@@ -3,7 +3,7 @@ package control
 import (
 	"maps"
 	"net/netip"
-	"slices"
+	"sort"
 
 	"corax/dataplane/key"
 )
@@ -17,7 +17,7 @@ func (p *planner) planForbidden() {
 			all = append(all, c.prefix)
 		}
 	}
-	slices.SortFunc(all, netip.Prefix.Compare)
+	sort.Slice(all, func(i, j int) bool { return all[i].Compare(all[j]) < 0 })
 	p.cfg.Forbidden = all
 }
 

@@ -174,7 +174,7 @@ func (p *planner) proxyCallers() []netip.Addr {
 			}
 		}
 	}
-	slices.SortFunc(all, netip.Addr.Compare)
+	sort.Slice(all, func(i, j int) bool { return all[i].Compare(all[j]) < 0 })
 	return slices.Compact(all)
 }
 
@@ -197,8 +197,10 @@ func (p *planner) planFront(out *Proxy) {
 func (p *planner) portMap() map[uint16]uint16 {
 	field := fmt.Sprintf("metadata.annotations[%q]", v1beta1.AnnotationProxyPorts)
 	given, _ := v1beta1.ParsePortMap(p.domain.gw.Metadata.Annotations[v1beta1.AnnotationProxyPorts])
-	ports := slices.SortedFunc(maps.Keys(given), func(a, b uint16) int {
-		return cmp.Or(compareBool(a == portKubelet, b == portKubelet), cmp.Compare(a, b))
+	ports := slices.Collect(maps.Keys(given))
+	sort.Slice(ports, func(i, j int) bool {
+		a, b := ports[i], ports[j]
+		return cmp.Or(compareBool(a == portKubelet, b == portKubelet), cmp.Compare(a, b)) < 0
 	})
 	out := map[uint16]uint16{}
 	for _, node := range ports {

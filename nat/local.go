@@ -3,6 +3,7 @@ package nat
 import (
 	"net/netip"
 	"slices"
+	"sort"
 
 	"corax/nat/path"
 	"corax/nat/stun"
@@ -19,7 +20,7 @@ func (a *Agent) refreshLocal() {
 		}
 	}
 	prefixes := a.cfg.Prefixes()
-	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	sort.Slice(prefixes, func(i, j int) bool { return prefixes[i].Compare(prefixes[j]) < 0 })
 	for _, p := range prefixes {
 		addr := p.Addr().Unmap()
 		if !addr.IsValid() || addr.IsLoopback() {

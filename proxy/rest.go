@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"syscall"
 	"time"
 )
@@ -155,8 +156,9 @@ func (l *Live) relieve() {
 	}
 	l.mu.Lock()
 	over := l.held - l.limits.memory()
-	slices.SortFunc(held, func(a, b look) int {
-		return cmp.Or(cmp.Compare(a.moved, b.moved), cmp.Compare(b.s.charged, a.s.charged), cmp.Compare(a.s.id, b.s.id))
+	sort.Slice(held, func(i, j int) bool {
+		a, b := &held[i], &held[j]
+		return cmp.Or(cmp.Compare(a.moved, b.moved), cmp.Compare(b.s.charged, a.s.charged), cmp.Compare(a.s.id, b.s.id)) < 0
 	})
 	var off []*Stream
 	for _, h := range held {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -270,11 +272,9 @@ func (t *domainTalk) nodes(n int, since time.Time) (out []netip.Addr, heard bool
 		out = append(out, a)
 		heard = heard || at.After(since)
 	}
-	slices.SortFunc(out, func(a, b netip.Addr) int {
-		if c := t.asking[b].Compare(t.asking[a]); c != 0 {
-			return c
-		}
-		return bytes.Compare(a.AsSlice(), b.AsSlice())
+	sort.Slice(out, func(i, j int) bool {
+		a, b := out[i], out[j]
+		return cmp.Or(t.asking[b].Compare(t.asking[a]), bytes.Compare(a.AsSlice(), b.AsSlice())) < 0
 	})
 	return out[:min(n, len(out))], heard
 }

@@ -47,7 +47,7 @@ const maxEchoes = 1_000_000
 
 // servePing streams one line per echo request, each written at once.
 func (l *local) servePing(w http.ResponseWriter, r *http.Request) {
-	target, countText := r.FormValue("target"), r.FormValue("count")
+	target, countText := r.URL.Query().Get("target"), r.URL.Query().Get("count")
 	count := 0
 	if countText != "" {
 		n, err := strconv.Atoi(countText)
@@ -85,7 +85,7 @@ func (l *local) servePing(w http.ResponseWriter, r *http.Request) {
 }
 
 func (l *local) servePaths(w http.ResponseWriter, r *http.Request) {
-	peer := r.FormValue("peer")
+	peer := r.URL.Query().Get("peer")
 	switch {
 	case l.agent.Paths == nil:
 		writeJSON(w, http.StatusNotImplemented, apiError{"not available in this agent"})
@@ -132,14 +132,14 @@ func (l *local) serveProbe(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotImplemented, apiError{"not available in this agent"})
 		return
 	}
-	port, err := strconv.ParseUint(r.FormValue("port"), 10, 16)
-	if err != nil || port == 0 || r.FormValue("node") == "" {
+	port, err := strconv.ParseUint(r.URL.Query().Get("port"), 10, 16)
+	if err != nil || port == 0 || r.URL.Query().Get("node") == "" {
 		writeJSON(w, http.StatusBadRequest, apiError{"node or port is missing or wrong"})
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), maxProbe)
 	defer cancel()
-	writeJSON(w, http.StatusOK, l.agent.Probe(ctx, r.FormValue("node"), uint16(port)).complete())
+	writeJSON(w, http.StatusOK, l.agent.Probe(ctx, r.URL.Query().Get("node"), uint16(port)).complete())
 }
 
 // health returns the handler of the health listener.

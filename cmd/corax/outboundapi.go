@@ -106,11 +106,11 @@ func (l *local) serveForwards(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotImplemented, apiError{"not available in this agent"})
 		return
 	case r.Method == http.MethodPost:
-		if m, err = outbound.ParseMap(r.FormValue("map")); err == nil {
+		if m, err = outbound.ParseMap(r.URL.Query().Get("map")); err == nil {
 			err = l.agent.AddForward(m)
 		}
 	case r.Method == http.MethodDelete:
-		if m, err = outbound.ParseKey(r.FormValue("map")); err == nil {
+		if m, err = outbound.ParseKey(r.URL.Query().Get("map")); err == nil {
 			err = l.agent.RemoveForward(m)
 		}
 	}

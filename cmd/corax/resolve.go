@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 )
@@ -130,7 +131,7 @@ func (r *resolver) store(host string, addrs []netip.Addr, err error) {
 		for i := range addrs {
 			addrs[i] = addrs[i].Unmap()
 		}
-		slices.SortFunc(addrs, netip.Addr.Compare)
+		sort.Slice(addrs, func(i, j int) bool { return addrs[i].Compare(addrs[j]) < 0 })
 		res.all = slices.Compact(addrs)
 		if !slices.Contains(addrs, old.addr) {
 			res.addr = addrs[0]

@@ -135,11 +135,11 @@ func (t streamTarget) idle() time.Duration {
 }
 
 func parseStreamTarget(r *http.Request) (streamTarget, error) {
-	t := streamTarget{network: r.FormValue("network"), host: r.FormValue("host")}
+	t := streamTarget{network: r.URL.Query().Get("network"), host: r.URL.Query().Get("host")}
 	if t.network == "" {
 		t.network = "tcp"
 	}
-	dns := r.FormValue("dns") == "true"
+	dns := r.URL.Query().Get("dns") == "true"
 	ping := t.network == "ping"
 	switch {
 	case r.Header.Get("Upgrade") != streamProtocol:
@@ -152,7 +152,7 @@ func parseStreamTarget(r *http.Request) (streamTarget, error) {
 		return t, errors.New("a host is needed")
 	case dns && t.host == "":
 		return t, nil
-	case dns || t.host == "" || port(&t.port)(r.FormValue("port")) != nil:
+	case dns || t.host == "" || port(&t.port)(r.URL.Query().Get("port")) != nil:
 		return t, errors.New("host and port are needed, or dns")
 	}
 	return t, nil

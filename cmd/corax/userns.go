@@ -41,11 +41,8 @@ func runHelper() (code int, yes bool) {
 		return 0, false
 	}
 	var cfg agentConfig
-	var lvl, form string
-	_, err := fmt.Sscan(os.Getenv(usernsLogEnv), &lvl, &form)
-	if err == nil {
-		err = errors.Join(level(&cfg.LogLevel)(lvl), oneOf(&cfg.LogFormat, logText, logJSON)(form))
-	}
+	lvl, form, _ := strings.Cut(os.Getenv(usernsLogEnv), " ")
+	err := errors.Join(level(&cfg.LogLevel)(lvl), oneOf(&cfg.LogFormat, logText, logJSON)(form))
 	log := newLogger(os.Stderr, cfg.LogLevel, cfg.LogFormat)
 	if err == nil {
 		err = userns.Serve(log)

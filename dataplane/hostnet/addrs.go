@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 )
 
 // Prefixes returns the addresses of this host with their prefix lengths, of all
@@ -32,7 +33,7 @@ func Prefixes(tun string) ([]netip.Prefix, error) {
 			}
 		}
 	}
-	slices.SortFunc(out, netip.Prefix.Compare)
+	sort.Slice(out, func(i, j int) bool { return out[i].Compare(out[j]) < 0 })
 	return slices.Compact(out), nil
 }
 

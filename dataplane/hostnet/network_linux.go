@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"sync"
 	"syscall"
 	"time"
@@ -144,7 +145,7 @@ func (w *networkWatcher) read() (n network, err error) {
 			n.defaults = append(n.defaults, r)
 		}
 	}
-	slices.SortFunc(n.addrs, netip.Addr.Compare)
+	sort.Slice(n.addrs, func(i, j int) bool { return n.addrs[i].Compare(n.addrs[j]) < 0 })
 	n.addrs = slices.Compact(n.addrs)
 	w.links = matter
 	return n, nil

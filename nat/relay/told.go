@@ -139,7 +139,9 @@ func (b *Book) retell() (collisions uint64) {
 func (b *Book) usable(t terminal) bool { return b.sessions[t.hub].Hub && b.either(b.self, t.peer) }
 
 func sorted[V any](m map[key.Public]V) []key.Public {
-	return slices.SortedFunc(maps.Keys(m), compareKeys)
+	keys := slices.Collect(maps.Keys(m))
+	sort.Slice(keys, func(i, j int) bool { return compareKeys(keys[i], keys[j]) < 0 })
+	return keys
 }
 
 // Relays returns the ways to peer that we were given, cheapest first. They must

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -229,9 +230,9 @@ func (c *Channel) order(via []netip.Addr, now time.Time) []netip.Addr {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sorted := slices.Clone(via)
-	slices.SortStableFunc(sorted, func(a, b netip.Addr) int {
+	sort.SliceStable(sorted, func(i, j int) bool {
 		// Of several that failed the one that did so first comes first.
-		return c.until(a, now).Compare(c.until(b, now))
+		return c.until(sorted[i], now).Before(c.until(sorted[j], now))
 	})
 	return sorted
 }
