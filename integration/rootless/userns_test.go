@@ -38,6 +38,7 @@ func TestUserns(t *testing.T) {
 
 	t.Run("both ways", w.bothWays)
 	t.Run("programs outside", w.outside)
+	t.Run("pings outside", w.pings)
 	t.Run("killed", w.killed)
 	t.Run("stopped", func(t *testing.T) { w.stopped(t, before) })
 	t.Run("without setns", w.withoutSetns)
@@ -46,7 +47,7 @@ func TestUserns(t *testing.T) {
 
 func newUsernsWorld(t *testing.T) *usernsWorld {
 	t.Helper()
-	for _, name := range []string{"setpriv", "unshare"} {
+	for _, name := range []string{"setpriv", "unshare", "ping"} {
 		if _, err := exec.LookPath(name); err != nil {
 			lacking(t, "no %s here", name)
 		}
@@ -174,6 +175,21 @@ func (w *usernsWorld) outside(t *testing.T) {
 	bridge := w.inner.Subnets[0].Masked().Addr().Next()
 	if got, err := host.WhoAmI(within(t, 20*time.Second), "tcp", netip.MustParseAddrPort(mapTCP)); err != nil || got != bridge {
 		t.Errorf("the pod sees %v, want %v: %v", got, bridge, err)
+	}
+}
+
+// pings reaches remote pods by pings of a program outside, where the namespace lets the
+// group of the agent have ICMP sockets.
+func (w *usernsWorld) pings(t *testing.T) {
+	if r := w.run("ping", "-c", "1", "-W", "10", w.far.IP.String()); r.code != 1 || !strings.Contains(r.out, "Packet filtered") {
+		t.Errorf("before it is allowed: %+v", r)
+	}
+	w.inner.Sysctl("net/ipv4/ping_group_range", fmt.Sprint(lab.Nobody, " ", lab.Nobody))
+	defer w.inner.Sysctl("net/ipv4/ping_group_range", "1 0") // as it was
+	for _, to := range []netip.Addr{w.far.IP, w.far.IP6} {
+		if r := w.run("ping", "-c", "1", "-W", "10", to.String()); r.code != 0 {
+			t.Errorf("%s: %+v", to, r)
+		}
 	}
 }
 
