@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"fmt"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -60,39 +61,84 @@ func (c *stream) empty() bool {
 	return c.ep.Readiness(waiter.WritableEvents)&waiter.WritableEvents != 0
 }
 
-// Hold takes what comes out of the stack's own queue while nobody reads, closes the
-// window, and opens it again when until is closed. It returns then, and Read goes on
-// with what was taken; nobody may read before. What it holds is bounded by the window
-// that the other end had: half of the read buffer.
+// Hold takes what comes out of the stack's own queue while nobody reads, and keeps the
+// window shut once it has half of the read buffer. It returns when until is closed, and
+// Read goes on with what was taken; nobody may read before. What it holds is bounded by
+// the read buffer.
 //
 // Without it a reader that is slow loses a connection with writes of some 100 bytes, as
 // lines of a log are. The stack charges some 550 bytes for each segment beside what is
 // in it, so that the buffer is full before the window is; then segments are dropped,
 // and after 20 seconds of that the other end gives up. Begin within ten.
 func (c *stream) Hold(until <-chan struct{}) {
-	o := c.ep.SocketOptions()
-	size := o.GetReceiveBufferSize()
-	o.SetReceiveBufferSize(1, true)
-	defer o.SetReceiveBufferSize(size, true)
 	entry, ready := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp)
 	c.wq.EventRegister(&entry)
 	defer c.wq.EventUnregister(&entry)
-	w := heldWriter{c}
+	size := c.ep.SocketOptions().GetReceiveBufferSize()
+	s := shutter{c: c, size: size, now: size}
+	defer s.set(size)
+	look := make(chan struct{}, 1)
+	var timer tcpip.Timer // nil: the window is open
 	for {
-		for {
-			if _, err := c.ep.Read(w, tcpip.ReadOptions{}); err != nil {
-				if _, empty := err.(*tcpip.ErrWouldBlock); !empty {
-					return // Read says so
-				}
-				break
-			}
+		_, err := c.ep.Read(heldWriter{c}, tcpip.ReadOptions{})
+		if _, empty := err.(*tcpip.ErrWouldBlock); err != nil && !empty {
+			return // Read says so
+		}
+		switch {
+		case timer != nil && err == nil:
+			s.set(1) // if there was a gap, it is filled
+		case timer == nil && int64(len(c.held)) >= size/2:
+			s.set(1)
+			timer = c.clock.AfterFunc(holdLook, func() { look <- struct{}{} })
+			defer timer.Stop()
+		}
+		if err == nil {
+			continue
 		}
 		select {
 		case <-until:
 			return
 		case <-ready:
+		case <-look:
+			s.look()
+			timer.Reset(holdLook)
 		}
 	}
+}
+
+// holdLook is how often Hold looks whether what is missing is dropped.
+const holdLook = time.Second
+
+// shutter keeps a window shut by a read buffer of no size. Where segments are missing
+// those behind them are in the buffer, too, and the stack drops whatever fills the gap:
+// then the buffer must be larger than what is in it, which the stack does not tell.
+type shutter struct {
+	c         *stream
+	size, now int64 // bytes: of the buffer as it was, and as it is
+	dropped   uint64
+}
+
+func (s *shutter) set(size int64) {
+	if s.now != size {
+		s.now = size
+		s.c.ep.SocketOptions().SetReceiveBufferSize(size, true)
+	}
+	s.dropped = s.c.dropped()
+}
+
+// look makes the buffer larger when segments were dropped and none was taken.
+func (s *shutter) look() {
+	if s.c.dropped() != s.dropped {
+		s.set(min(s.size, max(2*s.now, bufferMin/2)))
+	}
+}
+
+// dropped counts the segments for which there was no room.
+func (c *stream) dropped() uint64 {
+	if stats, ok := c.ep.Stats().(*tcp.Stats); ok {
+		return stats.ReceiveErrors.SegmentQueueDropped.Value()
+	}
+	return 0
 }
 
 // heldWriter appends to what is held.

@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -47,9 +48,6 @@ func TestBuffers(t *testing.T) {
 				t.Fatalf("the writer ended after %v: %v", passed, err)
 			}
 			go func() { b.(*stream).Hold(until); close(holds) }()
-			for b.(*stream).ep.SocketOptions().GetReceiveBufferSize() == int64(tt.read) {
-				runtime.Gosched() // until it has begun
-			}
 			if passed, err, ok := passBy(clock, step, time.Minute, sent); ok {
 				t.Fatalf("the writer ended after %v of a reader that reads nothing: %v", passed, err)
 			}
@@ -83,6 +81,87 @@ func TestBuffers(t *testing.T) {
 	var c stream
 	if c.SetReadBuffer(1) == nil || c.SetWriteBuffer(1) == nil {
 		t.Error("a buffer of one byte is taken")
+	}
+}
+
+// gaps is a filter of packets that loses the segment at each of some offsets of what is
+// sent, for as long as long says.
+func gaps(offsets []uint32, long func(copies int) bool) func([]byte) bool {
+	var first uint32
+	var begun bool
+	copies := make([]int, len(offsets))
+	return func(p []byte) bool {
+		const seq, dataOffset = ipv6Header + 4, ipv6Header + 12
+		payload := len(p) - ipv6Header - int(p[dataOffset]>>4)*4
+		if payload <= 0 {
+			return true
+		}
+		at := binary.BigEndian.Uint32(p[seq:])
+		if !begun {
+			first, begun = at, true
+		}
+		for i, off := range offsets {
+			if at-first <= off && off < at-first+uint32(payload) {
+				copies[i]++
+				return !long(copies[i])
+			}
+		}
+		return true
+	}
+}
+
+const ipv6Header = 40
+
+// TestHoldWithAGap: what came behind a lost segment is in the buffer, and must not keep
+// the segment out when it comes again, whether the window is open or shut.
+func TestHoldWithAGap(t *testing.T) {
+	const read = 48 << 10
+	for _, tt := range []struct {
+		name    string
+		offsets []uint32
+		long    time.Duration // all copies are lost, instead of one
+	}{
+		{"before", []uint32{2000}, 5 * time.Second},
+		{"while it is shut", []uint32{read/2 - 4000, read/2 + 2000}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			noLeaks(t)
+			p, clock := newClockPair(t)
+			a, b := p.connect(t)
+			_, _ = a.SetDeadline(time.Time{}), b.SetDeadline(time.Time{})
+			if err := errors.Join(a.(*stream).SetWriteBuffer(8<<10), b.(*stream).SetReadBuffer(read)); err != nil {
+				t.Fatal(err)
+			}
+			p.ab.lose(gaps(tt.offsets, func(copies int) bool { return tt.long > 0 || copies == 1 }))
+			sent := make(chan error, 1)
+			go func() {
+				var err error
+				for range 2 * read / 100 {
+					if _, err = a.Write(make([]byte, 100)); err != nil {
+						break
+					}
+				}
+				sent <- err
+			}()
+			const step = 50 * time.Millisecond
+			if passed, err, ok := passBy(clock, step, tt.long, sent); ok {
+				t.Fatalf("the writer ended after %v: %v", passed, err)
+			}
+			if tt.long > 0 {
+				p.ab.lose(nil)
+			}
+			until, holds := make(chan struct{}), make(chan struct{})
+			go func() { b.(*stream).Hold(until); close(holds) }()
+			if passed, err, ok := passBy(clock, step, time.Minute, sent); ok {
+				t.Fatalf("the writer ended after %v: %v", passed, err)
+			}
+			close(until)
+			<-holds
+			if n := len(b.(*stream).held); n < read/2 {
+				t.Errorf("%d bytes were taken", n)
+			}
+			_, _ = a.Close(), b.Close()
+		})
 	}
 }
 

@@ -184,7 +184,7 @@ func (a *Attempt) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netstack: accept %s: %s", a.From, err)
 	}
-	return newStream(wq, ep), nil
+	return newStream(a.s.stack.Clock(), wq, ep), nil
 }
 
 // abandon gives up an end that does not acknowledge: nothing else ends the

@@ -31,8 +31,9 @@ const (
 // Write of its own.
 type stream struct {
 	*gonet.TCPConn
-	wq *waiter.Queue
-	ep tcpip.Endpoint
+	clock tcpip.Clock // of the stack
+	wq    *waiter.Queue
+	ep    tcpip.Endpoint
 
 	writeBy deadline
 	writing sync.Mutex
@@ -42,14 +43,14 @@ type stream struct {
 
 var _ net.Conn = (*stream)(nil)
 
-func newStream(wq *waiter.Queue, ep tcpip.Endpoint) *stream {
+func newStream(clock tcpip.Clock, wq *waiter.Queue, ep tcpip.Endpoint) *stream {
 	idle, interval := tcpip.KeepaliveIdleOption(keepaliveIdle), tcpip.KeepaliveIntervalOption(keepaliveInterval)
 	// They fail for nothing that is a TCP endpoint.
 	_ = ep.SetSockOpt(&idle)
 	_ = ep.SetSockOpt(&interval)
 	_ = ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepaliveCount)
 	ep.SocketOptions().SetKeepAlive(true)
-	return &stream{TCPConn: gonet.NewTCPConn(wq, ep), wq: wq, ep: ep}
+	return &stream{TCPConn: gonet.NewTCPConn(wq, ep), clock: clock, wq: wq, ep: ep}
 }
 
 // SetLinger with zero makes Close send a reset; with less than zero, what is not
@@ -183,7 +184,7 @@ func dialFrom(ctx context.Context, s *stack.Stack, local *tcpip.FullAddress, to 
 		ep.Close()
 		return nil, errnoOf(terr)
 	}
-	return newStream(wq, ep), nil
+	return newStream(s.Clock(), wq, ep), nil
 }
 
 // errnoOf is a gVisor error as the kernel would have it, so that callers can tell
@@ -211,6 +212,7 @@ func errnoOf(err tcpip.Error) error {
 
 // listener accepts streams.
 type listener struct {
+	clock  tcpip.Clock
 	ep     tcpip.Endpoint
 	wq     *waiter.Queue
 	addr   *net.TCPAddr
@@ -245,7 +247,7 @@ func (s *Stack) ListenTCP(port uint16) (net.Listener, error) {
 		return fail(err)
 	}
 	addr := &net.TCPAddr{IP: local.Addr.AsSlice(), Port: int(local.Port)}
-	return &listener{ep: ep, wq: wq, addr: addr, closed: make(chan struct{})}, nil
+	return &listener{clock: s.stack.Clock(), ep: ep, wq: wq, addr: addr, closed: make(chan struct{})}, nil
 }
 
 // Accept implements [net.Listener].
@@ -261,7 +263,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		ep, wq, err := l.ep.Accept(nil)
 		if err == nil {
-			return newStream(wq, ep), nil
+			return newStream(l.clock, wq, ep), nil
 		}
 		if _, wait := err.(*tcpip.ErrWouldBlock); !wait {
 			if _, gone := err.(*tcpip.ErrInvalidEndpointState); gone {
