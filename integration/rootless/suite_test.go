@@ -168,7 +168,7 @@ func (c suiteCase) run(t *testing.T) string {
 	case err != nil:
 		t.Errorf("%s, %s: %v\n%s\n%s", c.row(), c.way, err, said(text), text[max(0, len(text)-3000):])
 		return "FAILED"
-	case strings.Contains(text, "--- SKIP: "+c.name):
+	case strings.Contains(text, "--- SKIP: "+c.name+" ("):
 		t.Errorf("%s, %s was skipped:\n%s", c.row(), c.way, text)
 		return "skipped"
 	case c.way == "netstack" && !strings.Contains(text, "has no TUN and no privilege"):
