@@ -106,7 +106,7 @@ func (m *mesh) readNodes(d *domain) {
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(infos[a].NodeName, infos[b].NodeName) })
+	sort.SliceStable(order, func(i, j int) bool { return infos[order[i]].NodeName < infos[order[j]].NodeName })
 	holder := map[netip.Addr]string{}
 	last := ""
 	for _, i := range order {

@@ -138,8 +138,9 @@ func byHash(node string, names []string) []string {
 		return h[:]
 	}
 	sorted := slices.Clone(names)
-	slices.SortFunc(sorted, func(a, b string) int {
-		return cmp.Or(compareBool(a == node, b == node), bytes.Compare(hash(b), hash(a)))
+	sort.Slice(sorted, func(i, j int) bool {
+		a, b := sorted[i], sorted[j]
+		return cmp.Or(compareBool(a == node, b == node), bytes.Compare(hash(b), hash(a))) < 0
 	})
 	return sorted
 }
