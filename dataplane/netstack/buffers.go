@@ -64,7 +64,7 @@ func (c *stream) empty() bool {
 // Hold takes what comes out of the stack's own queue while nobody reads, and keeps the
 // window shut once it has half of the read buffer. It returns when until is closed, and
 // Read goes on with what was taken; nobody may read before. What it holds is bounded by
-// the read buffer.
+// the read buffer, and half as much again for each gap that is found while it is shut.
 //
 // Without it a reader that is slow loses a connection with writes of some 100 bytes, as
 // lines of a log are. The stack charges some 550 bytes for each segment beside what is

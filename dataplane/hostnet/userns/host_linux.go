@@ -189,12 +189,15 @@ func receiveDescriptor(c *net.UnixConn) (int, error) {
 		return -1, err
 	}
 	messages, err := unix.ParseSocketControlMessage(rights[:rn])
-	if err != nil || n != 1 || len(messages) != 1 {
-		return -1, fmt.Errorf("no descriptor came: %d bytes, %d messages, %w", n, len(messages), err)
+	if err != nil {
+		return -1, fmt.Errorf("no descriptor came: %w", err)
+	}
+	if n != 1 || len(messages) != 1 {
+		return -1, fmt.Errorf("no descriptor came: %d bytes, %d messages", n, len(messages))
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		return -1, err
+	if err != nil || len(fds) != 1 {
+		return -1, errors.Join(fmt.Errorf("%d descriptors came", len(fds)), err)
 	}
 	return fds[0], nil
 }
