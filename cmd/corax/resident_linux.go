@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
+	"io"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -44,23 +46,43 @@ func giveBack() {
 	if err != nil {
 		return // nothing depends on it
 	}
+	fixed := fixedAddress("/proc/self/exe")
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return
 	}
 	for line := range strings.Lines(string(maps)) {
-		if start, end, ok := unwritable(line, exe); ok {
+		if start, end, ok := unwritten(line, exe, fixed); ok {
 			_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_DONTNEED)
 		}
 	}
 }
 
-// unwritable returns the addresses of a line of /proc/self/maps when it is a part
-// of the program that is never written: code and constants. Only of those a
-// dropped page comes back as it was.
-func unwritable(line, exe string) (start, end uintptr, ok bool) {
+// fixedAddress says whether a program is linked to one address, so that nothing in
+// it is relocated (ELF's ET_EXEC; a position-independent one is ET_DYN).
+func fixedAddress(exe string) bool {
+	const typeOffset, fixedType = 16, 2 // e_type, ET_EXEC
+	f, err := os.Open(exe)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	var head [typeOffset + 2]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil {
+		return false
+	}
+	return string(head[:4]) == "\x7fELF" && binary.NativeEndian.Uint16(head[typeOffset:]) == fixedType
+}
+
+// unwritten returns the addresses of a line of /proc/self/maps when it is a part
+// of the program that was never written: code, and constants unless they were
+// relocated at the start. Only of those a dropped page comes back as it was.
+func unwritten(line, exe string, fixed bool) (start, end uintptr, ok bool) {
 	f := strings.Fields(line)
 	if len(f) < 6 || f[5] != exe || strings.Contains(f[1], "w") || !strings.HasSuffix(f[1], "p") {
+		return 0, 0, false
+	}
+	if !fixed && !strings.Contains(f[1], "x") {
 		return 0, 0, false
 	}
 	a, b, _ := strings.Cut(f[0], "-")
