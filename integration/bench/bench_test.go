@@ -79,7 +79,7 @@ func TestUserspace(t *testing.T) {
 	if why := chosen[0].missing(); why != "" {
 		t.Fatal(why)
 	}
-	f, err := round(t.Context(), chosen[0], plan{seconds: 500 * time.Millisecond})
+	f, err := round(t.Context(), chosen[0], plan{seconds: 500 * time.Millisecond, rest: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,6 +128,7 @@ func TestPick(t *testing.T) {
 		{"kernel", 1},
 		{"corax,wireguard-go", 2},
 		{"corax,nosuch", -1},
+		{"corax,before=/tmp/corax", 2},
 		{"", -1},
 	} {
 		got, err := pick(all, test.names)

@@ -36,7 +36,7 @@ func main() {
 func run() int {
 	corax := flag.String("corax", "bin/corax", "the corax `binary`")
 	names := flag.String("parts", "all", "what to measure, comma separated: "+partNames())
-	systemNames := flag.String("systems", "all", "which ones to compare, comma separated: kernel, wireguard-go, wireguard-go-1, corax, nebula, openvpn, libipsec")
+	systemNames := flag.String("systems", "all", "which ones to compare, comma separated: kernel, wireguard-go, wireguard-go-1, corax, nebula, openvpn, libipsec; name=binary: another build of corax")
 	rounds := flag.Int("rounds", 5, "how often each system, way or pair is measured")
 	seconds := flag.Float64("seconds", 5, "how long each TCP direction is measured; UDP sizes half of it; the rest in proportion")
 	quiet := flag.Duration("quiet", 15*time.Second, "before each measurement wait until the machine is idle, at most this long")
@@ -53,7 +53,7 @@ func run() int {
 	}
 	o := options{
 		corax: *corax, systems: compared, rounds: *rounds,
-		plan: plan{seconds: time.Duration(*seconds * float64(time.Second)), quiet: *quiet, perf: *perf},
+		plan: plan{seconds: time.Duration(*seconds * float64(time.Second)), quiet: *quiet, rest: restTime, perf: *perf},
 	}
 	fmt.Println(machine())
 	if err := runParts(ctx, chosen, o, os.Stdout); err != nil {
@@ -71,7 +71,8 @@ type result struct {
 	rounds []figures
 }
 
-// measureAll measures the systems that can run here, in turns. A system that
+// measureAll measures the systems that can run here, in turns, and their memory at
+// rest in the first round. A system that
 // fails is left out from then on; the error holds all failures.
 func measureAll(ctx context.Context, chosen []system, rounds int, p plan, out io.Writer) (results, error) {
 	var r results
@@ -87,6 +88,9 @@ func measureAll(ctx context.Context, chosen []system, rounds int, p plan, out io
 	var errs []error
 	failed := make([]bool, len(runnable))
 	for i := range rounds {
+		if i > 0 {
+			p.rest = 0
+		}
 		for k, s := range runnable {
 			if failed[k] {
 				continue
@@ -104,6 +108,9 @@ func measureAll(ctx context.Context, chosen []system, rounds int, p plan, out io
 				errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
 				fmt.Fprintf(out, "round %d  %-15s failed\n", i+1, s.name)
 				continue
+			}
+			if i > 0 {
+				f.idle = r[k].rounds[0].idle
 			}
 			r[k].rounds = append(r[k].rounds, f)
 			fmt.Fprintf(out, "round %d  %-15s TCP %6.2f %6.2f Gbit/s  UDP %4.0f %4.0f %4.0f k/s  load %s\n", i+1, s.name,

@@ -39,8 +39,8 @@ type figures struct {
 	tcp     [2]tcpFigures // a to b, b to a
 	udp     [len(udpSizes)]udpFigures
 	latency latency
-	// Resident bytes of the gateway process that has more: before any load,
-	// and at most.
+	// Resident bytes of the gateway process that has more: at rest before any
+	// load (0: not measured), and at most.
 	idle, peak uint64
 }
 
@@ -48,19 +48,24 @@ type figures struct {
 type plan struct {
 	seconds time.Duration // each TCP direction, and half of it each UDP size
 	quiet   time.Duration // how long to wait for an idle machine, at most
+	rest    time.Duration // from the first ping to the idle figures; 0: none
 	perf    string        // directory for profiles; empty: none
 }
 
 const (
 	tcpWarmUp = time.Second
 	udpWarmUp = 200 * time.Millisecond
-	settle    = time.Second // from the first ping to the idle figures
+	settle    = time.Second // between setting up and measuring, in other parts
 	setUpTime = 30 * time.Second
+
+	// restTime is longer than an agent takes to give back what only its start
+	// needed. One round has it.
+	restTime = 25 * time.Second
 )
 
 // limit is how long a round may take in all, before it counts as failed.
 func (p plan) limit() time.Duration {
-	return setUpTime + 2*(2*(tcpWarmUp+p.seconds)+time.Duration(len(udpSizes))*(udpWarmUp+p.seconds/2)+p.seconds/2+settle)
+	return setUpTime + 2*(2*(tcpWarmUp+p.seconds)+time.Duration(len(udpSizes))*(udpWarmUp+p.seconds/2)+p.seconds/2+p.rest)
 }
 
 // bench measures one system on a network on which it runs.
@@ -135,14 +140,17 @@ func (b *bench) tearDown() error {
 
 func (b *bench) measure(ctx context.Context) (figures, error) {
 	var f figures
-	if err := wait(ctx, settle); err != nil {
-		return f, err
+	if b.rest > 0 {
+		if err := wait(ctx, b.rest); err != nil {
+			return f, err
+		}
+		m, err := b.memory()
+		if err != nil {
+			return f, err
+		}
+		f.idle = m.now
 	}
-	m, err := b.memory()
-	if err != nil {
-		return f, err
-	}
-	f.idle = m.now
+	var err error
 	pods := [2]*lab.Pod{b.net.sides[0].pod, b.net.sides[1].pod}
 	if f.latency, err = measureLatency(ctx, pods[0].Host, pods[1].IP, b.seconds/2); err != nil {
 		return f, err
@@ -157,7 +165,7 @@ func (b *bench) measure(ctx context.Context) (figures, error) {
 			return f, err
 		}
 	}
-	m, err = b.memory()
+	m, err := b.memory()
 	f.peak = m.peak
 	return f, err
 }

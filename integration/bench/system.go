@@ -47,13 +47,18 @@ func systems(corax string) []system {
 	}
 }
 
-// pick returns the systems with the given names, or all for "all".
+// pick returns the systems with the given names, or all for "all". name=binary is
+// another build of corax, to measure it in turns with the first.
 func pick(all []system, names string) ([]system, error) {
 	if names == "all" {
 		return all, nil
 	}
 	var picked []system
 	for _, name := range strings.Split(names, ",") {
+		if build, binary, ok := strings.Cut(name, "="); ok {
+			picked = append(picked, system{build, coraxMissing(binary), startCorax(binary)})
+			continue
+		}
 		found := false
 		for _, s := range all {
 			if s.name == name {
