@@ -46,7 +46,10 @@ func newScratch() any { return new(scratch) }
 
 // emit puts a packet into the batch of one output.
 func (s *scratch) emit(out Origin, b []byte, vtep netip.Addr) {
-	s.out[out] = append(s.out[out], dataplane.Packet{Data: b, VTEP: vtep})
+	batch := append(s.out[out], dataplane.Packet{})
+	p := &batch[len(batch)-1] // field by field: see udpbatch.Message
+	p.Data, p.VTEP = b, vtep
+	s.out[out] = batch
 	s.bytes[out] += len(b)
 }
 

@@ -146,7 +146,8 @@ func (t *TUN) cutSuper() {
 		p := r.split.Next(r.arena[r.cut:])
 		r.cut += (size + 7) &^ 7
 		r.cut = min(r.cut, len(r.arena))
-		r.batch = append(r.batch, dataplane.Packet{Data: p})
+		r.batch = append(r.batch, dataplane.Packet{})
+		r.batch[len(r.batch)-1].Data = p
 	}
 }
 

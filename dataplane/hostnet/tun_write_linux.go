@@ -81,7 +81,7 @@ func (t *TUN) Send(batch []dataplane.Packet) {
 func (t *TUN) write(batch []dataplane.Packet, x offload.Write) {
 	errno := t.writeVec(x.Vec)
 	if x.GSO == offload.GSONone {
-		t.account(batch[x.Head].Data, errno)
+		t.account(1, len(batch[x.Head].Data), errno)
 		return
 	}
 	refused := errno == unix.EINVAL || errno == unix.EOPNOTSUPP
@@ -89,11 +89,16 @@ func (t *TUN) write(batch []dataplane.Packet, x offload.Write) {
 	if !refused && errno == 0 {
 		t.count.writeSuper.Add(1)
 	}
+	bytes := 0
 	for i := x.Head; i >= 0; i = t.writer.coalesce.Next(i) {
+		n := len(batch[i].Data)
+		bytes += n
 		if refused {
-			errno = t.writeVec(t.writer.coalesce.Plain(batch[i].Data))
+			t.account(1, n, t.writeVec(t.writer.coalesce.Plain(batch[i].Data)))
 		}
-		t.account(batch[i].Data, errno)
+	}
+	if !refused {
+		t.account(x.Count, bytes, errno)
 	}
 }
 
@@ -142,19 +147,20 @@ func (t *TUN) writeVec(vec [][]byte) unix.Errno {
 	return w.errno
 }
 
-// account counts one packet.
-func (t *TUN) account(p []byte, errno unix.Errno) {
+// account counts packets that left in one write.
+func (t *TUN) account(packets, bytes int, errno unix.Errno) {
+	n := uint64(packets)
 	switch errno {
 	case 0:
-		t.count.writePackets.Add(1)
-		t.count.writeBytes.Add(uint64(len(p)))
+		t.count.writePackets.Add(n)
+		t.count.writeBytes.Add(uint64(bytes))
 	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
-		t.count.full.Add(1)
+		t.count.full.Add(n)
 	case unix.EINVAL, unix.EMSGSIZE:
-		t.count.refused.Add(1)
+		t.count.refused.Add(n)
 	case unix.EIO, unix.ENETDOWN:
-		t.count.down.Add(1)
+		t.count.down.Add(n)
 	default:
-		t.count.unknown.Add(1)
+		t.count.unknown.Add(n)
 	}
 }

@@ -37,28 +37,25 @@ type frame struct {
 	payload   []byte
 }
 
-// parseFrame parses a datagram (RFC 7348 section 5). Of the flags only I
+// parse makes f the frame in a datagram (RFC 7348 section 5). Of the flags only I
 // counts, and the reserved bits are ignored, as the RFC says. A frame with an
-// inner VLAN tag keeps the tag's ethertype, which nobody here accepts.
-func parseFrame(b []byte, vni VNI) (frame, drop) {
+// inner VLAN tag keeps the tag's ethertype, which nobody here accepts. With a
+// reason to drop it f is not to be used.
+func (f *frame) parse(b []byte, vni VNI) drop {
 	if len(b) < headerLen {
-		return frame{}, dropShort
+		return dropShort
 	}
 	if b[0]&flagVNI == 0 {
-		return frame{}, dropFlags
+		return dropFlags
 	}
 	if VNI(binary.BigEndian.Uint32(b[4:])>>8) != vni {
-		return frame{}, dropVNI
+		return dropVNI
 	}
-	f := frame{
-		dst:       MAC(b[8:14]),
-		src:       MAC(b[14:20]),
-		etherType: binary.BigEndian.Uint16(b[20:]),
-		ethernet:  b[vxlanLen:],
-		payload:   b[headerLen:],
-	}
+	f.dst, f.src = MAC(b[8:14]), MAC(b[14:20])
+	f.etherType = binary.BigEndian.Uint16(b[20:])
+	f.ethernet, f.payload = b[vxlanLen:], b[headerLen:]
 	if f.src.group() {
-		return frame{}, dropMAC // no station has it; learning it would be a black hole
+		return dropMAC // no station has it; learning it would be a black hole
 	}
-	return f, dropNone
+	return dropNone
 }

@@ -39,14 +39,15 @@ func TestHeaderBytes(t *testing.T) {
 	if !bytes.Equal(h[:], want) {
 		t.Fatalf("header %x, want %x", h, want)
 	}
-	f, d := parseFrame(append(h[:], "payload"...), 200)
+	var f frame
+	d := f.parse(append(h[:], "payload"...), 200)
 	if d != dropNone || f.dst != (MAC{0xaa, 0x0f, 0xf0, 1, 2, 3}) || f.src != (MAC{0xaa, 0x0f, 0xf0, 4, 5, 6}) ||
 		f.etherType != typeIPv4 || string(f.payload) != "payload" || len(f.ethernet) != 14+7 {
 		t.Fatalf("parsed %+v, %s", f, d)
 	}
 }
 
-func TestParseFrame(t *testing.T) {
+func TestFrame(t *testing.T) {
 	good := makeHeader(200, MAC{2, 2}, MAC{4, 4}, typeIPv4)
 	for _, tt := range []struct {
 		name string
@@ -63,7 +64,8 @@ func TestParseFrame(t *testing.T) {
 		{"multicast source", func(b []byte) []byte { b[14] |= 1; return b }, dropMAC},
 	} {
 		h := good
-		if _, got := parseFrame(tt.edit(h[:]), 200); got != tt.want {
+		var f frame
+		if got := f.parse(tt.edit(h[:]), 200); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}
 	}

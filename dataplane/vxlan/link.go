@@ -85,7 +85,8 @@ func (l *Link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 func (e *Endpoint) frameMessages(msgs []udpbatch.Message, ethernet []byte, now time.Time) []udpbatch.Message {
 	h := makeHeader(e.vni, MAC{}, MAC{}, 0)
 	b := append(h[:vxlanLen:vxlanLen], ethernet...)
-	f, d := parseFrame(b, e.vni)
+	var f frame
+	d := f.parse(b, e.vni)
 	if d == dropNone && !leavesBySegment(&f) {
 		d = dropOffSegment
 	}

@@ -30,9 +30,13 @@ type receiver struct {
 	out [receiveBatch]dataplane.Packet
 	n   int // packets in out
 
+	frame frame // at hand
+
 	// The source that was accepted last in this batch: most are the same.
 	fromVTEP *vtep
 	from     netip.Addr
+
+	bytes int // of the datagrams in a row from one VTEP, not yet counted
 
 	split  offload.Splitter
 	pieces []byte // of packets that were cut; nil until there was one
@@ -57,6 +61,7 @@ func (r *receiver) take(in []udpbatch.Datagram, now time.Time) {
 	var v *vtep
 	for i := range in {
 		if from := in[i].From.Addr(); v == nil || v.addr != from {
+			r.count(v, now)
 			v = t.byAddr[from]
 		}
 		if r.n == len(r.out) {
@@ -66,12 +71,24 @@ func (r *receiver) take(in []udpbatch.Datagram, now time.Time) {
 			r.e.count.drops[d].Add(1)
 		}
 	}
+	r.count(v, now)
 	r.flush()
+}
+
+// count notes what a row of datagrams from v brought: atomic operations cost more
+// than the rest, so there is one for all.
+func (r *receiver) count(v *vtep, now time.Time) {
+	if r.bytes > 0 {
+		v.stats.rxBytes.Add(uint64(r.bytes))
+		v.stats.lastReceive.Store(now.UnixNano())
+		r.bytes = 0
+	}
 }
 
 // give puts a packet from v into the batch for the fabric, which has room.
 func (r *receiver) give(v *vtep, pkt []byte) {
-	r.out[r.n] = dataplane.Packet{Data: pkt, VTEP: v.addr}
+	p := &r.out[r.n] // field by field: see udpbatch.Message
+	p.Data, p.VTEP = pkt, v.addr
 	r.n++
 }
 
@@ -91,8 +108,8 @@ func (r *receiver) datagram(v *vtep, b []byte, t *vtepTable, now time.Time) drop
 	if v == nil {
 		return dropUnknownVTEP
 	}
-	e := r.e
-	f, d := parseFrame(b, e.vni)
+	e, f := r.e, &r.frame
+	d := f.parse(b, e.vni)
 	if d != dropNone {
 		return d
 	}
@@ -104,17 +121,16 @@ func (r *receiver) datagram(v *vtep, b []byte, t *vtepTable, now time.Time) drop
 		if d := checkARP(f.payload, v.segment); d != dropNone {
 			return d
 		}
-		d = e.link.deliver(&f, now)
+		d = e.link.deliver(f, now)
 	case typeIPv4, typeIPv6:
-		d = r.ip(v, &f, now)
+		d = r.ip(v, f, now)
 	default:
 		return dropEtherType
 	}
 	if d != dropNone {
 		return d
 	}
-	v.stats.rxBytes.Add(uint64(len(f.payload)))
-	v.stats.lastReceive.Store(now.UnixNano())
+	r.bytes += len(f.payload)
 	if f.src != v.mac && t.macs[f.src] == nil {
 		e.learned.learn(f.src, v.addr, now)
 	}

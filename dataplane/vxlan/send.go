@@ -32,7 +32,9 @@ func (e *Endpoint) Send(batch []dataplane.Packet) {
 		to := netip.AddrPortFrom(v.addr, e.conn.LocalAddr().Port())
 		bytes := 0
 		for k := l.head; k >= 0; k = b.next[k] {
-			b.msgs = append(b.msgs, udpbatch.Message{To: to, Header: v.header(b.types[k]), Payload: batch[k].Data})
+			b.msgs = append(b.msgs, udpbatch.Message{})
+			m := &b.msgs[len(b.msgs)-1]
+			m.To, m.Header, m.Payload = to, v.header(b.types[k]), batch[k].Data
 			bytes += len(batch[k].Data)
 		}
 		v.stats.txBytes.Add(uint64(bytes))

@@ -231,7 +231,8 @@ func (l *link) Write(bufs [][]byte, offset int) (int, error) {
 	batch := l.batches.Get().(*[]dataplane.Packet)
 	packets := (*batch)[:0]
 	for _, b := range bufs {
-		packets = append(packets, dataplane.Packet{Data: b[offset:len(b):len(b)]})
+		packets = append(packets, dataplane.Packet{})
+		packets[len(packets)-1].Data = b[offset:len(b):len(b)]
 	}
 	l.recv.Send(packets)
 	clear(packets)

@@ -63,7 +63,10 @@ func (r *reader) direct(data []byte, from netip.AddrPort, local netip.Addr, s So
 		r.b.drops.add(dropNotAllowed, 1)
 		return nil, nil
 	}
-	r.cur = way{to: from, local: local, socket: s}
+	if c := &r.cur; c.to != from || c.local != local || c.socket != s || !c.direct() {
+		// Not for each of a run: the next look at it would wait for the copy.
+		*c = way{to: from, local: local, socket: s}
+	}
 	r.owner, r.from = nil, from
 	return r.take(data)
 }

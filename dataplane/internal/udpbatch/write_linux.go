@@ -140,14 +140,17 @@ func (s *sender) fillRun(b *txBatch, msgs []Message, nameLen uint32) int {
 }
 
 func (s *sender) put(m *Message) {
-	for _, part := range [2][]byte{m.Header, m.Payload} {
-		if len(part) == 0 {
-			continue
-		}
-		s.iovs[s.niov].Base = &part[0]
-		s.iovs[s.niov].SetLen(len(part))
-		s.niov++
+	s.putPart(m.Header)
+	s.putPart(m.Payload)
+}
+
+func (s *sender) putPart(b []byte) {
+	if len(b) == 0 {
+		return
 	}
+	s.iovs[s.niov].Base = &b[0]
+	s.iovs[s.niov].SetLen(len(b))
+	s.niov++
 }
 
 // control writes the control messages of a run, when it needs any.
