@@ -40,6 +40,7 @@ func run() int {
 	rounds := flag.Int("rounds", 5, "how often each system, way or pair is measured")
 	seconds := flag.Float64("seconds", 5, "how long each TCP direction is measured; UDP sizes half of it; the rest in proportion")
 	quiet := flag.Duration("quiet", 15*time.Second, "before each measurement wait until the machine is idle, at most this long")
+	congestion := flag.String("congestion", "cubic", "the `name` of the pods' TCP congestion control, when systems are compared")
 	perf := flag.String("perf", "", "write profiles of the TCP runs to this `directory` (needs linux-perf; slows everything)")
 	flag.Parse()
 
@@ -53,7 +54,7 @@ func run() int {
 	}
 	o := options{
 		corax: *corax, systems: compared, rounds: *rounds,
-		plan: plan{seconds: time.Duration(*seconds * float64(time.Second)), quiet: *quiet, rest: restTime, perf: *perf},
+		plan: plan{seconds: time.Duration(*seconds * float64(time.Second)), quiet: *quiet, rest: restTime, congestion: *congestion, perf: *perf},
 	}
 	fmt.Println(machine())
 	if err := runParts(ctx, chosen, o, os.Stdout); err != nil {
@@ -113,8 +114,8 @@ func measureAll(ctx context.Context, chosen []system, rounds int, p plan, out io
 				f.idle = r[k].rounds[0].idle
 			}
 			r[k].rounds = append(r[k].rounds, f)
-			fmt.Fprintf(out, "round %d  %-15s TCP %6.2f %6.2f Gbit/s  UDP %4.0f %4.0f %4.0f k/s  load %s\n", i+1, s.name,
-				f.tcp[0].bitrate/1e9, f.tcp[1].bitrate/1e9, f.udp[0].rate/1e3, f.udp[1].rate/1e3, f.udp[2].rate/1e3, load())
+			fmt.Fprintf(out, "round %d  %-15s TCP %6.2f %6.2f Gbit/s  CPU %5.2f s/GB  UDP %4.0f %4.0f %4.0f k/s  load %s\n", i+1, s.name,
+				f.tcp[0].bitrate/1e9, f.tcp[1].bitrate/1e9, labCPU(f), f.udp[0].rate/1e3, f.udp[1].rate/1e3, f.udp[2].rate/1e3, load())
 		}
 	}
 	return r, errors.Join(errs...)

@@ -49,7 +49,9 @@ type plan struct {
 	seconds time.Duration // each TCP direction, and half of it each UDP size
 	quiet   time.Duration // how long to wait for an idle machine, at most
 	rest    time.Duration // from the first ping to the idle figures; 0: none
-	perf    string        // directory for profiles; empty: none
+	// congestion is the congestion control of the pods' TCP; empty: the machine's.
+	congestion string
+	perf       string // directory for profiles; empty: none
 }
 
 const (
@@ -86,7 +88,7 @@ func round(ctx context.Context, s system, p plan) (_ figures, err error) {
 		return figures{}, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	n, err := newNetwork(l)
+	n, err := newNetwork(l, p.congestion)
 	if err != nil {
 		return figures{}, err
 	}
