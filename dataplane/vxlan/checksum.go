@@ -37,8 +37,7 @@ func completeChecksum(etherType uint16, pkt []byte) bool {
 		return false
 	}
 	field := l4[at : at+2]
-	pseudo := checksum.Checksum(addrs, checksum.Combine(uint16(proto), uint16(len(l4))))
-	if binary.BigEndian.Uint16(field) != pseudo {
+	if binary.BigEndian.Uint16(field) != pseudo(addrs, proto, len(l4)) {
 		return false
 	}
 	sum := ^checksum.Checksum(l4, 0) // the pseudo-header is in the field
@@ -47,4 +46,17 @@ func completeChecksum(etherType uint16, pkt []byte) bool {
 	}
 	binary.BigEndian.PutUint16(field, sum)
 	return true
+}
+
+// pseudo returns the sum of a pseudo-header (RFC 9293 section 3.1, RFC 8200 section
+// 8.1), not complemented: addrs are 8 or 32 bytes, and n is below 64 KiB.
+func pseudo(addrs []byte, proto byte, n int) uint16 {
+	sum := uint64(proto) + uint64(n)
+	for ; len(addrs) >= 4; addrs = addrs[4:] {
+		sum += uint64(binary.BigEndian.Uint32(addrs))
+	}
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	return uint16(sum>>16 + sum&0xffff)
 }

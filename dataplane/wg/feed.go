@@ -138,7 +138,7 @@ func (d *Device) Inject(k key.Public, s Stream, datagrams [][]byte) {
 	r := b.readers.Get().(*reader)
 	r.begin()
 	for _, data := range datagrams {
-		r.cur = way{stream: s}
+		r.came(way{stream: s})
 		r.owner = p
 		if msg, ep := r.take(data); ep != nil {
 			b.feed.put(msg, ep, &p.queued)

@@ -18,6 +18,7 @@ type reader struct {
 	// The datagram at hand: how it came, and whose it must be when a stream or
 	// a label says so.
 	cur   way
+	turn  uint64 // counts how often cur was set
 	owner *peer
 	from  netip.AddrPort // of the UDP datagram; none for a stream
 
@@ -40,6 +41,7 @@ type answer struct {
 	gen     uint64
 	index   uint32
 	way     way
+	turn    uint64 // of reader.cur when it was way
 	ep      conn.Endpoint // nil: there is no such session
 	peer    *peer
 	path    *path   // set when ep is the peer itself
@@ -65,10 +67,16 @@ func (r *reader) direct(data []byte, from netip.AddrPort, local netip.Addr, s So
 	}
 	if c := &r.cur; c.to != from || c.local != local || c.socket != s || !c.direct() {
 		// Not for each of a run: the next look at it would wait for the copy.
-		*c = way{to: from, local: local, socket: s}
+		r.came(way{to: from, local: local, socket: s})
 	}
 	r.owner, r.from = nil, from
 	return r.take(data)
+}
+
+// came sets how the datagram at hand came.
+func (r *reader) came(w way) {
+	r.cur = w
+	r.turn++
 }
 
 // admits reports whether an address may send to us.
@@ -147,11 +155,12 @@ func (r *reader) data(data []byte) conn.Endpoint {
 	i := index(data, offReceiver)
 	gen := r.b.table.gen.Load()
 	a := &r.last
-	if a.index != i || a.gen != gen || a.ep == nil || a.way != r.cur {
+	if a.index != i || a.gen != gen || a.ep == nil || a.turn != r.turn && a.way != r.cur {
 		a.count()
 		*a = answer{gen: gen, index: i, way: r.cur}
 		r.look(a)
 	}
+	a.turn = r.turn
 	if a.ep == nil {
 		r.b.drops.add(dropIndex, 1)
 		return nil
@@ -365,7 +374,7 @@ func (r *reader) unwrap(frame []byte) ([]byte, Kind) {
 		r.relay(x, frame)
 		return nil, KindUnknown
 	}
-	r.cur = way{via: x.from, label: l.label}
+	r.came(way{via: x.from, label: l.label})
 	r.owner = x.to
 	return inner, kind
 }
