@@ -41,7 +41,7 @@ type answer struct {
 	gen     uint64
 	index   uint32
 	way     way
-	turn    uint64 // of reader.cur when it was way
+	turn    uint64        // of reader.cur when it was way
 	ep      conn.Endpoint // nil: there is no such session
 	peer    *peer
 	path    *path   // set when ep is the peer itself

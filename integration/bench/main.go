@@ -40,7 +40,7 @@ func run() int {
 	rounds := flag.Int("rounds", 5, "how often each system, way or pair is measured")
 	seconds := flag.Float64("seconds", 5, "how long each TCP direction is measured; UDP sizes half of it; the rest in proportion")
 	quiet := flag.Duration("quiet", 15*time.Second, "before each measurement wait until the machine is idle, at most this long")
-	congestion := flag.String("congestion", "cubic", "the `name` of the pods' TCP congestion control, when systems are compared")
+	congestion := flag.String("congestion", defaultCongestion, "the `name` of the congestion control of TCP, when systems are compared")
 	perf := flag.String("perf", "", "write profiles of the TCP runs to this `directory` (needs linux-perf; slows everything)")
 	flag.Parse()
 

@@ -49,7 +49,7 @@ type plan struct {
 	seconds time.Duration // each TCP direction, and half of it each UDP size
 	quiet   time.Duration // how long to wait for an idle machine, at most
 	rest    time.Duration // from the first ping to the idle figures; 0: none
-	// congestion is the congestion control of the pods' TCP; empty: the machine's.
+	// congestion is the congestion control of TCP; empty: defaultCongestion.
 	congestion string
 	perf       string // directory for profiles; empty: none
 }
@@ -88,7 +88,7 @@ func round(ctx context.Context, s system, p plan) (_ figures, err error) {
 		return figures{}, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	n, err := newNetwork(l, p.congestion)
+	n, err := newNetwork(l)
 	if err != nil {
 		return figures{}, err
 	}
@@ -237,7 +237,7 @@ func (b *bench) tcp(ctx context.Context, from int) (tcpFigures, error) {
 	if err != nil {
 		return tcpFigures{}, err
 	}
-	first, last, err := b.window(ctx, from, tcpWarmUp, b.seconds, "tcp", to.String())
+	first, last, err := b.window(ctx, from, tcpWarmUp, b.seconds, "tcp", to.String(), b.congestion)
 	if err := errors.Join(err, stop()); err != nil {
 		return tcpFigures{}, fmt.Errorf("TCP from %s: %w", b.net.sides[from].name, err)
 	}

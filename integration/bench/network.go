@@ -49,18 +49,14 @@ func (n *network) other(s *side) *side {
 }
 
 // newNetwork builds the hosts and the underlay. Only pods of the same node reach
-// each other until a system is started. congestion is what the pods' TCP uses
-// (tcp_congestion_control); empty: what this machine does.
-func newNetwork(l *lab.Lab, congestion string) (*network, error) {
+// each other until a system is started.
+func newNetwork(l *lab.Lab) (*network, error) {
 	n := &network{lab: l, wan: l.Host("wan")}
 	n.wan.Forward()
 	for i := range n.sides {
 		s, err := n.addSide(i)
 		if err != nil {
 			return nil, err
-		}
-		if congestion != "" {
-			s.pod.Sysctl("net/ipv4/tcp_congestion_control", congestion)
 		}
 		n.sides[i] = s
 	}

@@ -118,7 +118,7 @@ func measureProxyWay(ctx context.Context, w proxyWay, p plan) (f proxyFigures, e
 		}
 		_ = l.Close()
 	}()
-	n, err := newNetwork(l, "")
+	n, err := newNetwork(l)
 	if err != nil {
 		return f, err
 	}

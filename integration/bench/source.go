@@ -15,11 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// defaultCongestion is what Linux uses unless somebody chose something else.
+const defaultCongestion = "cubic"
+
 // sendTCP sends as fast as the connection takes it.
-func sendTCP(to netip.AddrPort, m *meter) error {
+func sendTCP(to netip.AddrPort, congestion string, m *meter) error {
 	fd, err := connect(unix.SOCK_STREAM, to)
 	if err != nil {
 		return err
+	}
+	if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion); err != nil {
+		return fmt.Errorf("congestion control %q: %w", congestion, err)
 	}
 	buf := make([]byte, tcpBlock)
 	for {

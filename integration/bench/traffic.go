@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"net/netip"
@@ -41,7 +42,8 @@ func (m *meter) answer(r io.Reader, w io.Writer) error {
 // traffic is the main function of a traffic process:
 //
 //	sink                      receive TCP and UDP, echo UDP
-//	tcp ADDR:PORT             send until standard input ends
+//	tcp ADDR:PORT [CONGESTION]
+//	                          send until standard input ends
 //	udp ADDR:PORT SIZE [RATE] the same, datagrams of SIZE bytes, as fast as they go
 //	                          or so many a second
 //	mesh SIZE RATE ADDR:PORT...
@@ -75,12 +77,16 @@ func runTraffic(args []string) error {
 			return err
 		}
 		work = sinks
-	case args[0] == "tcp" && len(args) == 2:
+	case args[0] == "tcp" && (len(args) == 2 || len(args) == 3):
 		to, err := netip.ParseAddrPort(args[1])
 		if err != nil {
 			return err
 		}
-		work = append(work, func() error { return sendTCP(to, m) })
+		congestion := defaultCongestion
+		if len(args) > 2 {
+			congestion = cmp.Or(args[2], congestion)
+		}
+		work = append(work, func() error { return sendTCP(to, congestion, m) })
 	case args[0] == "udp" && (len(args) == 3 || len(args) == 4):
 		to, err := netip.ParseAddrPort(args[1])
 		if err != nil {
