@@ -3,6 +3,10 @@ package dataplane
 import "net/netip"
 
 // Packet is one IP packet, version 4 or 6, on its way through the agent.
+//
+// Who makes many sets the fields one by one: a literal is put together on the
+// stack and copied in wider pieces than it was written, and the processor waits for
+// that (docs/performance.md).
 type Packet struct {
 	// Data is the packet from its first IP header byte to its last byte. It
 	// aliases a buffer of the caller: the callee may change the bytes, must

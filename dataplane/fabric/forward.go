@@ -47,7 +47,7 @@ func newScratch() any { return new(scratch) }
 // emit puts a packet into the batch of one output.
 func (s *scratch) emit(out Origin, b []byte, vtep netip.Addr) {
 	batch := append(s.out[out], dataplane.Packet{})
-	p := &batch[len(batch)-1] // field by field: see udpbatch.Message
+	p := &batch[len(batch)-1] // field by field: see dataplane.Packet
 	p.Data, p.VTEP = b, vtep
 	s.out[out] = batch
 	s.bytes[out] += len(b)

@@ -87,7 +87,7 @@ func (r *receiver) count(v *vtep, now time.Time) {
 
 // give puts a packet from v into the batch for the fabric, which has room.
 func (r *receiver) give(v *vtep, pkt []byte) {
-	p := &r.out[r.n] // field by field: see udpbatch.Message
+	p := &r.out[r.n] // field by field: see dataplane.Packet
 	p.Data, p.VTEP = pkt, v.addr
 	r.n++
 }

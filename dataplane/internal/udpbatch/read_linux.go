@@ -17,7 +17,7 @@ const (
 	lightSlot  = 9 << 10  // of a Light socket: the largest datagram on an Ethernet
 	minSlots   = 2
 	maxSlots   = 16
-	readBytes  = 256 << 10 // about as much as one call should bring
+	readBytes  = 128 << 10 // about as much as one call should bring
 	rxCtlWords = 16        // 128 bytes: UDP_GRO, packet info and SO_RXQ_OVFL
 
 	// errorPause keeps a socket that fails for a reason nobody foresaw from
@@ -214,7 +214,7 @@ func (r *receiver) take(dst []Datagram) int {
 			continue
 		}
 		k := min(r.seg, len(r.rest))
-		d := &dst[n] // field by field: see Message
+		d := &dst[n] // field by field: see dataplane.Packet
 		d.Data, d.From, d.Local = r.rest[:k:k], r.from, r.local
 		r.rest = r.rest[k:]
 		r.empty = false

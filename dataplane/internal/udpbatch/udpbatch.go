@@ -48,10 +48,7 @@ type Datagram struct {
 
 // Message is one datagram to send: Header and Payload, one after the other.
 // Either may be nil. Write only reads them, and keeps neither.
-//
-// Who makes many sets the fields one by one: a literal is put together on the
-// stack and copied in wider pieces than it was written, and the processor waits for
-// that. The same goes for [Datagram] and [dataplane.Packet].
+// Who makes many sets the fields one by one, see [dataplane.Packet].
 type Message struct {
 	To netip.AddrPort
 	// Local is the source address to use, with Config.PacketInfo. The zero
