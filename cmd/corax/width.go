@@ -20,11 +20,11 @@ const maxWidth = 4
 // it and to the machine.
 //
 // The packet path is a chain of short stages (read, encrypt, send), and on a
-// small machine the wake-ups between threads cost more than the cryptography. But
-// with one thread, what one stage does for a batch holds up the others, and a core
-// is idle that nobody else wants: with two cores two threads carry more than one
-// (docs/performance.md). So the agent leaves half of the cores to the pods, at most
-// four for itself and at least two where there are two. GOMAXPROCS, GOGC and GOMEMLIMIT in the environment win, as always in Go.
+// small machine the wake-ups between threads cost more than the cryptography:
+// with two cores two threads carry a tenth more than one, but find out later that a
+// hub is dead (docs/performance.md). So the
+// agent leaves half of the cores to the pods, at least one and at most four for
+// itself. GOMAXPROCS, GOGC and GOMEMLIMIT in the environment win, as always in Go.
 func fitRuntime(want profileName, log *slog.Logger) profile {
 	environment := int64(0)
 	if os.Getenv("GOMEMLIMIT") != "" {
@@ -47,5 +47,5 @@ func fitRuntime(want profileName, log *slog.Logger) profile {
 // width says how many threads run packets on a machine with the given number
 // of usable CPUs (the cgroup's quota counts: the Go runtime has applied it).
 func width(cpus int) int {
-	return max(1, min(max(cpus/2, 2), cpus, maxWidth))
+	return max(1, min(cpus/2, maxWidth))
 }
