@@ -129,6 +129,7 @@ func TestPick(t *testing.T) {
 		{"corax,wireguard-go", 2},
 		{"corax,nosuch", -1},
 		{"corax,before=/tmp/corax", 2},
+		{"=/tmp/corax", -1},
 		{"", -1},
 	} {
 		got, err := pick(all, test.names)

@@ -73,8 +73,8 @@ type result struct {
 }
 
 // measureAll measures the systems that can run here, in turns, and their memory at
-// rest in the first round. A system that
-// fails is left out from then on; the error holds all failures.
+// rest in the first round. A system that fails is left out from then on; the error
+// holds all failures.
 func measureAll(ctx context.Context, chosen []system, rounds int, p plan, out io.Writer) (results, error) {
 	var r results
 	var runnable []system

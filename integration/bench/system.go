@@ -55,7 +55,7 @@ func pick(all []system, names string) ([]system, error) {
 	}
 	var picked []system
 	for _, name := range strings.Split(names, ",") {
-		if build, binary, ok := strings.Cut(name, "="); ok {
+		if build, binary, ok := strings.Cut(name, "="); ok && build != "" {
 			picked = append(picked, system{build, coraxMissing(binary), startCorax(binary)})
 			continue
 		}
