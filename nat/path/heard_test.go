@@ -76,6 +76,12 @@ func TestHeardElsewhere(t *testing.T) {
 		{"no key, silent, a relay that is not offered", after(silentFor), over(3), over(1)},
 		{"no key, silent, a direct way", after(silentFor), far4, over(1)},
 		{"no key, silent, a stream", after(silentFor), stream, over(1)},
+		{"key told a moment ago, silent", func(t *testing.T) *world {
+			w, last := unkeyed(t)
+			w.now = last.Add(silentFor)
+			w.do(remote(NAT{Mapping: MappingAddressAndPortDependent}))
+			return w
+		}, over(2), over(2)},
 		{"idle", func(t *testing.T) *world {
 			w, _ := unkeyed(t)
 			w.run(2 * activeFor)
@@ -279,5 +285,53 @@ func TestALoneBlindRelayIsKept(t *testing.T) {
 	}
 	if tr := w.m.Status().Transitions; len(tr) != 1 {
 		t.Errorf("transitions %v", tr)
+	}
+}
+
+// TestAskedOn has a peer that sends to us, and is not sent to, probe another relay,
+// as it does when it finds the one in use silent: we check that one, too.
+func TestAskedOn(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		dead   bool
+		heard  time.Duration // since the last sign of life on the way in use
+		data   time.Duration // since the last data
+		passed time.Duration // since the last check that was answered; 0: none
+		on     Way
+		want   Way
+		asked  bool
+	}{
+		{"dead", true, silentFor, silentFor, 0, over(2), over(2), true},
+		{"dead, a check passed long ago", true, silentFor, silentFor, oneWayFor + ms, over(2), over(2), true},
+		{"alive", false, silentFor, silentFor, 0, over(2), over(1), true},
+		{"heard a moment ago", true, silentFor - ms, 0, 0, over(2), over(1), false},
+		{"no data lately", true, askedFor, askedFor, 0, over(2), over(1), false},
+		{"a check passed a moment ago", true, silentFor, silentFor, oneWayFor, over(2), over(1), false},
+		{"on a relay that is not offered", true, silentFor, silentFor, 0, over(3), over(1), false},
+		{"on the way in use", true, silentFor, silentFor, 0, over(1), over(1), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := busy(t, over(1), over(2))
+			w.do(RelaysChanged{[]RelayWay{relay(1, 20*ms), relay(2, 50*ms)}})
+			w.traffic = nil // it stops before anything steady could be noticed
+			w.run(10 * time.Second)
+			w.wantUsed(over(1))
+			if tt.dead {
+				w.silence(over(1))
+				w.traffic = nil
+			}
+			w.m.live.expect, w.m.live.passed = time.Time{}, time.Time{}
+			w.m.cur.heard, w.m.live.data = w.now.Add(-tt.heard), w.now.Add(-tt.data)
+			if tt.passed > 0 {
+				w.m.live.passed = w.now.Add(-tt.passed)
+			}
+			w.clearLog()
+			w.do(ProbeIn{Way: tt.on})
+			if asked := len(w.probesTo(over(1))) > 0; asked != tt.asked {
+				t.Errorf("asked: %v\n%s", asked, strings.Join(w.log, "\n"))
+			}
+			w.run(checkLeast + ms)
+			w.wantUsed(tt.want)
+		})
 	}
 }

@@ -13,6 +13,7 @@ const (
 	checkLeast  = 350 * time.Millisecond // on short ways
 	maxOthers   = 4                      // ways that are asked together with the one in use
 	oneWayFor   = 5 * time.Second        // after a check that was answered the others are not asked at once
+	askedFor    = time.Second            // after the last data a check of the peer begins ours
 	warmBusy    = 5 * time.Second
 	warmQuiet   = 15 * time.Second
 	warmLeast   = 2 * time.Second
@@ -214,13 +215,39 @@ func (m *Machine) suspect() {
 	}
 }
 
-// heardOther follows the peer to another way, when the one in use is dead or no
-// probe can tell: it went there because nothing came through.
-func (m *Machine) heardOther(w Way) {
-	if !m.active || m.cur != nil && !m.cur.dead && (m.remote.CanProbe || m.now.Sub(m.cur.heard) < silentFor) {
+// askedOn takes a probe of the peer over another way than the one in use. Its check of
+// a way that fell silent asks the relays, too, so ours begins with it if we hear
+// nothing either: who only answers has nothing by which he would notice.
+func (m *Machine) askedOn(w Way) {
+	l := &m.live
+	if m.cur == nil || m.cur.dead || m.relayOf(w) == nil || m.now.Sub(m.cur.heard) < silentFor {
 		return
 	}
-	var found *pair
+	if m.now.Sub(l.data) < askedFor && (l.passed.IsZero() || m.now.Sub(l.passed) > oneWayFor) {
+		m.suspect()
+	}
+}
+
+// heardOther follows the peer to another way, when the one in use is dead or no
+// probe tells: it went there because nothing came through.
+func (m *Machine) heardOther(w Way) {
+	if !m.active || m.cur != nil && !m.cur.dead && (m.tested() || m.now.Sub(m.cur.heard) < silentFor) {
+		return
+	}
+	if p := m.relayOf(w); p != nil {
+		p.dead, p.heard = false, m.now
+		m.use(p, ReasonSilent, "the peer uses this one")
+	}
+}
+
+// tested reports whether a probe on the way in use was answered lately. Else probes say
+// nothing about it: the peer may have told its key just now.
+func (m *Machine) tested() bool {
+	return m.remote.CanProbe && !m.cur.answered.IsZero() && m.now.Sub(m.cur.answered) < stale
+}
+
+// relayOf returns the relay that w is, if it is another than the one in use.
+func (m *Machine) relayOf(w Way) (found *pair) {
 	for _, p := range m.relays {
 		switch {
 		case p == m.cur:
@@ -230,10 +257,7 @@ func (m *Machine) heardOther(w Way) {
 			found = p // the label may be about to change
 		}
 	}
-	if found != nil {
-		found.dead, found.heard = false, m.now
-		m.use(found, ReasonSilent, "the peer uses this one")
-	}
+	return found
 }
 
 // patienceFor is how long the answers to a check may take.

@@ -5,6 +5,7 @@ import "time"
 // probeIn: the peer's packets come through from there.
 func (m *Machine) probeIn(ev ProbeIn) {
 	if ev.Way.Kind != Direct {
+		m.askedOn(ev.Way)
 		return
 	}
 	p := m.findPair(ev.Way)
