@@ -18,6 +18,26 @@ type Packet struct {
 	VTEP netip.Addr
 }
 
+// Bounds of a super-datagram (UDP_SEGMENT): what stays below 64 KiB with the headers of
+// IPv6, UDP, Ethernet and VLAN, and what Linux before 6.9 cuts one into.
+const (
+	MaxSuperBytes   = 65450
+	MaxSuperPackets = 64
+)
+
+// Batch returns how many packets of size bytes are best handed over at once when n
+// may be: as many as leave in full super-datagrams, since the kernel walks a full one
+// through its stack for hardly more than one of a few packets. It is n when they do not
+// fill even one.
+func Batch(n, size int) int {
+	const header = 48 // at most by so much a packet grows on its way out
+	run := min(MaxSuperPackets, MaxSuperBytes/(size+header))
+	if run == 0 || run > n {
+		return n
+	}
+	return n - n%run
+}
+
 // A Sender takes batches of packets: the fabric's view of WireGuard, VXLAN, the
 // TUN and netstack, and their view of the fabric.
 //

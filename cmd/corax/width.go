@@ -20,11 +20,10 @@ const maxWidth = 4
 // it and to the machine.
 //
 // The packet path is a chain of short stages (read, encrypt, send), and on a
-// small machine the wake-ups between threads cost more than the cryptography. With
-// two cores two threads carry a tenth more than one, but need longer to find out that
-// a hub is dead (docs/performance.md). So the agent leaves half of the cores to the
-// pods, at least one and at most four for itself. GOMAXPROCS, GOGC and GOMEMLIMIT in
-// the environment win, as always in Go.
+// small machine the wake-ups between threads cost more than the cryptography: with two
+// cores one thread carries as much as two, for less CPU time (docs/performance.md). So
+// the agent leaves half of the cores to the pods, at least one and at most four for
+// itself. GOMAXPROCS, GOGC and GOMEMLIMIT in the environment win, as always in Go.
 func fitRuntime(want profileName, log *slog.Logger) profile {
 	environment := int64(0)
 	if os.Getenv("GOMEMLIMIT") != "" {

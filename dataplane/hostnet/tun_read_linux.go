@@ -21,10 +21,8 @@ const (
 	tunSlab  = 128 << 10 // plain packets stay where they were read
 	tunArena = 128 << 10 // super-packets are cut into here
 
-	// tunBatch bounds a batch. Above tunEnough no further read is tried, so
-	// that a second super-packet rarely has to be handed over in two batches.
-	tunBatch  = 128
-	tunEnough = 64
+	// tunBatch bounds a batch.
+	tunBatch = 128
 )
 
 // tunReader is the state of Run.
@@ -33,6 +31,7 @@ type tunReader struct {
 	off         int // used part of slab
 	cut         int // used part of arena
 	batch       []dataplane.Packet
+	limit       int // packets in it, once it has one
 	split       offload.Splitter
 
 	// ready is poll as a value, made once.
@@ -60,6 +59,18 @@ func (r *tunReader) poll(fd uintptr) bool {
 	}
 	return r.errno != unix.EAGAIN || len(r.batch) > 0
 }
+
+// add puts a packet into the batch, which has room.
+func (r *tunReader) add(pkt []byte) {
+	r.batch = append(r.batch, dataplane.Packet{})
+	r.batch[len(r.batch)-1].Data = pkt
+	if len(r.batch) == 1 {
+		r.limit = dataplane.Batch(cap(r.batch), len(pkt))
+	}
+}
+
+// full reports whether the batch is to be handed over though more may come.
+func (r *tunReader) full() bool { return len(r.batch) > 0 && len(r.batch) >= r.limit }
 
 // Run reads packets and hands them to Receive until ctx is done or the TUN is
 // closed; then it returns nil. The device stays attached, and Run may be called
@@ -100,7 +111,7 @@ func (t *TUN) readLoop() error {
 		default:
 			return r.errno
 		}
-		if len(r.batch) >= tunEnough || len(r.slab)-r.off < tunMaxRead {
+		if r.full() || len(r.slab)-r.off < tunMaxRead {
 			t.flush()
 		}
 	}
@@ -120,7 +131,7 @@ func (t *TUN) take(b []byte) {
 			t.count.malformed.Add(1)
 			return
 		}
-		r.batch = append(r.batch, dataplane.Packet{Data: pkt[:len(pkt):len(pkt)]})
+		r.add(pkt[:len(pkt):len(pkt)])
 		r.off += (len(b) + 7) &^ 7
 		return
 	}
@@ -140,14 +151,13 @@ func (t *TUN) take(b []byte) {
 func (t *TUN) cutSuper() {
 	r := &t.reader
 	for size := r.split.Size(); size > 0; size = r.split.Size() {
-		if len(r.batch) == cap(r.batch) || len(r.arena)-r.cut < size {
+		if r.full() || len(r.arena)-r.cut < size {
 			t.flush()
 		}
 		p := r.split.Next(r.arena[r.cut:])
 		r.cut += (size + 7) &^ 7
 		r.cut = min(r.cut, len(r.arena))
-		r.batch = append(r.batch, dataplane.Packet{})
-		r.batch[len(r.batch)-1].Data = p
+		r.add(p)
 	}
 }
 

@@ -1,6 +1,7 @@
 package hostnet
 
 import (
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -165,6 +166,25 @@ func TestTUNAllocs(t *testing.T) {
 	}
 	if got < 51*20 {
 		t.Errorf("%d packets read, want %d at least", got, 51*20)
+	}
+}
+
+// TestTUNWholeBatches: super-packets are handed over in batches that leave in full
+// super-datagrams, and their rests with what is read next.
+func TestTUNWholeBatches(t *testing.T) {
+	tunNamespace(t)
+	var sizes []int
+	tun := mustOpen(t, dataplane.SenderFunc(func(b []dataplane.Packet) { sizes = append(sizes, len(b)) }))
+	const size = 1332 // with the headers of IPv4 and UDP 1360
+	h := offload.Header{Flags: offload.FlagNeedsChecksum, GSOType: offload.GSOUDP, GSOSize: size, ChecksumStart: 20, ChecksumOffset: 6}
+	for range 4 {
+		b := make([]byte, offload.HeaderLen)
+		h.Put(b)
+		tun.take(append(b, udp4(near4, far4, make([]byte, 49*size))...))
+	}
+	tun.flush()
+	if want := []int{92, 92, 4*49 - 2*92}; !slices.Equal(sizes, want) {
+		t.Errorf("batches of %v, want %v", sizes, want)
 	}
 }
 

@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"corax/dataplane"
 )
 
 const (
-	maxSegments = 64    // UDP_MAX_SEGMENTS before Linux 6.9
-	maxRun      = 65000 // bytes of one super-datagram, headers of IP and UDP fit above
-	maxPaths    = 256   // destinations with a remembered limit
+	maxPaths = 256 // destinations with a remembered limit
 
 	gsoRetry = time.Minute // how long a refusal is remembered
 )
@@ -35,7 +35,7 @@ type pathLimit struct {
 
 func (g *gsoPolicy) init(supported bool) {
 	if supported {
-		g.segments.Store(maxSegments)
+		g.segments.Store(dataplane.MaxSuperPackets)
 	}
 }
 
@@ -57,7 +57,7 @@ func (g *gsoPolicy) run(c *Conn, to netip.Addr, size int) int {
 			}
 		}
 	}
-	return max(1, min(n, maxRun/size))
+	return max(1, min(n, dataplane.MaxSuperBytes/size))
 }
 
 // refused learns from a refused run.
@@ -68,7 +68,7 @@ func (g *gsoPolicy) refused(c *Conn, errno unix.Errno, to netip.Addr, r run) {
 		g.offUntil.Store(c.since() + int64(gsoRetry))
 	case unix.EINVAL, unix.EMSGSIZE:
 		c.count.gsoSize.Add(1)
-		if r.n == maxSegments && r.last == r.size && g.segments.CompareAndSwap(maxSegments, maxSegments-1) {
+		if r.n == dataplane.MaxSuperPackets && r.last == r.size && g.segments.CompareAndSwap(dataplane.MaxSuperPackets, dataplane.MaxSuperPackets-1) {
 			// Kernels that count the UDP header refuse 64 full segments. If
 			// it was the path's MTU after all the next run tells.
 			return

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"corax/dataplane"
 )
 
 const (
@@ -31,10 +33,12 @@ const (
 type receiver struct {
 	c       *Conn
 	recv    func(fd uintptr) bool // c.rx.once, made once
+	look    func(fd uintptr) bool // c.rx.peek, made once
 	light   bool                  // small slots, one at a time
 	most    int                   // slots that a call may offer
 	n       int                   // slots with memory
-	use     int                   // slots that the next call offers
+	use     int                   // slots that a call offers
+	base    int                   // the first slot of the last call
 	hdrs    [maxSlots]mmsghdr
 	iovs    [maxSlots]unix.Iovec
 	names   [maxSlots]sockaddr
@@ -44,7 +48,7 @@ type receiver struct {
 	errno   unix.Errno
 	dropped uint32 // SO_RXQ_OVFL at the last message that had it
 
-	next  int // the first slot that is not cut up yet
+	next  int // the first slot of the last call that is not cut up yet, from base on
 	rest  []byte
 	empty bool // the slot is one datagram without bytes
 	seg   int
@@ -54,7 +58,7 @@ type receiver struct {
 
 func (r *receiver) init(c *Conn, cfg Config) {
 	r.c = c
-	r.recv = r.once
+	r.recv, r.look = r.once, r.peek
 	r.light = cfg.Light
 	r.most = max(minSlots, min(cmp.Or(cfg.Slots, maxSlots), maxSlots))
 	r.use = minSlots
@@ -92,7 +96,6 @@ func (r *receiver) grow(n int) {
 		h.Iov = &r.iovs[i]
 		h.SetIovlen(1)
 		h.Control = (*byte)(unsafe.Pointer(&r.ctls[i]))
-		r.reset(i)
 	}
 	r.n = max(r.n, n)
 }
@@ -106,33 +109,38 @@ func (r *receiver) reset(i int) {
 }
 
 // Read fills dst with at least one datagram, blocking until there is one, and
-// returns how many. What does not fit is kept for the next call. Only one
-// goroutine may read. The only error is net.ErrClosed.
+// returns how many. When more of them wait it returns as many as make full
+// super-datagrams again ([dataplane.Batch]). What it does not return is kept for the
+// next call. Only one goroutine may read. The only error is net.ErrClosed.
 func (c *Conn) Read(dst []Datagram) (int, error) {
 	if len(dst) == 0 {
 		return 0, nil
 	}
-	for {
-		if n := c.rx.take(dst); n > 0 {
-			c.count.rxDatagrams.Add(uint64(n))
-			return n, nil
-		}
-		if err := c.rx.fill(); err != nil {
+	r := &c.rx
+	n := r.take(dst, 0)
+	for n == 0 {
+		if err := r.fill(); err != nil {
 			return 0, err
 		}
+		n = r.take(dst, 0)
 	}
+	if n < batch(dst) && r.more() {
+		n = r.take(dst, n)
+	}
+	c.count.rxDatagrams.Add(uint64(n))
+	return n, nil
 }
 
-// fill blocks until one call has received something.
+// batch is how many datagrams like the first a Read returns at most.
+func batch(dst []Datagram) int { return dataplane.Batch(len(dst), len(dst[0].Data)) }
+
+// fill blocks until one call has received something. Nothing received is left.
 func (r *receiver) fill() error {
-	for i := range r.filled {
-		r.reset(i)
-	}
 	if r.light && r.c.promote.Load() {
 		r.enlarge()
 	}
 	r.adapt()
-	r.filled, r.next = 0, 0
+	r.offer(0)
 	for {
 		if err := r.c.raw.Read(r.recv); err != nil {
 			if errors.Is(err, net.ErrClosed) {
@@ -155,6 +163,37 @@ func (r *receiver) fill() error {
 	}
 }
 
+// more makes a call that does not block, if the last one found all the slots full
+// that it had, into slots beside them. All that was received is in the reader's hands.
+func (r *receiver) more() bool {
+	if r.light || r.filled < r.use {
+		return false
+	}
+	r.adapt()
+	at := 0
+	if r.base < r.use {
+		if at = r.base + r.filled; at+r.use > r.most {
+			return false
+		}
+	}
+	r.grow(at + r.use)
+	r.offer(at)
+	if r.c.raw.Read(r.look) != nil || r.errno != 0 {
+		r.filled = 0 // the next Read says why
+		return false
+	}
+	r.c.count.rxCalls.Add(1)
+	return true
+}
+
+// offer makes ready the slots of the next call, from the one at base on.
+func (r *receiver) offer(base int) {
+	r.base, r.filled, r.next = base, 0, 0
+	for i := base; i < base+r.use; i++ {
+		r.reset(i)
+	}
+}
+
 // adapt chooses how many slots the next call offers, when the last one filled
 // all that it had: more for small datagrams, to save calls, and fewer for
 // super-datagrams, to cut them up while they are in the processor's cache.
@@ -164,7 +203,7 @@ func (r *receiver) adapt() {
 	}
 	bytes := 0
 	for i := range r.filled {
-		bytes += int(r.hdrs[i].n)
+		bytes += int(r.hdrs[r.base+i].n)
 	}
 	switch {
 	case bytes <= readBytes/2 && r.use < r.most:
@@ -190,7 +229,7 @@ func (r *receiver) pause() bool {
 // once makes one system call; false asks the poller to wait.
 func (r *receiver) once(fd uintptr) bool {
 	for {
-		r.filled, r.errno = r.c.recvBatch(fd, r.hdrs[:r.use])
+		r.filled, r.errno = r.c.recvBatch(fd, r.hdrs[r.base:r.base+r.use])
 		switch r.errno {
 		case unix.EINTR:
 			continue
@@ -201,15 +240,25 @@ func (r *receiver) once(fd uintptr) bool {
 	}
 }
 
-// take cuts what has been received into dst.
-func (r *receiver) take(dst []Datagram) int {
-	n := 0
-	for n < len(dst) {
+// peek makes one system call, and never waits.
+func (r *receiver) peek(fd uintptr) bool {
+	r.once(fd)
+	return true
+}
+
+// take cuts what has been received into dst, after the n datagrams that are there,
+// and returns how many there are then.
+func (r *receiver) take(dst []Datagram, n int) int {
+	limit := len(dst)
+	if n > 0 {
+		limit = batch(dst)
+	}
+	for n < limit {
 		if len(r.rest) == 0 && !r.empty {
 			if r.next == r.filled {
 				break
 			}
-			r.open(r.next)
+			r.open(r.base + r.next)
 			r.next++
 			continue
 		}
@@ -218,7 +267,9 @@ func (r *receiver) take(dst []Datagram) int {
 		d.Data, d.From, d.Local = r.rest[:k:k], r.from, r.local
 		r.rest = r.rest[k:]
 		r.empty = false
-		n++
+		if n++; n == 1 {
+			limit = batch(dst)
+		}
 	}
 	return n
 }
