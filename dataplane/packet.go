@@ -26,11 +26,11 @@ const (
 )
 
 // Batch returns how many packets of size bytes are best handed over at once when n
-// may be: as many as leave in full super-datagrams, since the kernel walks a full one
-// through its stack for hardly more than one of a few packets. It is n when they do not
-// fill even one.
+// may be: as many as leave in super-datagrams that are full or nearly so, since the
+// kernel walks a full one through its stack for hardly more than one of a few packets.
+// It is n when they do not fill even one.
 func Batch(n, size int) int {
-	const header = 48 // at most by so much a packet grows on its way out
+	const header = 56 // a packet grows by no more: WireGuard, its padding, a relay's label
 	run := min(MaxSuperPackets, MaxSuperBytes/(size+header))
 	if run == 0 || run > n {
 		return n

@@ -18,7 +18,7 @@ const (
 	// IPv6 packet without jumbo option.
 	tunMaxRead = offload.HeaderLen + 40 + 65535
 
-	tunSlab  = 128 << 10 // plain packets stay where they were read
+	tunSlab  = 192 << 10 // plain packets stay where they were read: a batch, and the next read
 	tunArena = 128 << 10 // super-packets are cut into here
 
 	// tunBatch bounds a batch.

@@ -38,8 +38,10 @@ const (
 
 	portTries = 16 // to find one port that is free in both families
 
-	// tellEvery is how often Config.Wanted and Config.Proven are told of one peer.
+	// tellEvery is how often Config.Wanted and Config.Proven are told of one peer;
+	// tellOther, how soon after that of a packet that came by yet another way.
 	tellEvery = time.Second
+	tellOther = 100 * time.Millisecond
 
 	// peerPrefix marks our own textual form of an endpoint: the peer itself.
 	peerPrefix = "peer:"

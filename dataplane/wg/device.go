@@ -47,7 +47,8 @@ type Config struct {
 	// Nil means that nobody wants to know.
 	Wanted func(key.Public)
 	// Proven is told that a packet of a peer authenticated which came another
-	// way than the peer's pinned path, at most once a second and peer. As
+	// way than the peer's pinned path: at most once a second and peer, of yet
+	// another way than told last after 100 ms. As
 	// Wanted it must neither block nor call the Device.
 	Proven func(key.Public, Path)
 	// Bounds limits what the device holds at once.

@@ -29,6 +29,7 @@ type peer struct {
 	heard  atomic.Int64           // as path.heard, from anywhere
 	wanted atomic.Int64           // when Config.Wanted was last told, by gate.now
 	told   atomic.Int64           // when Config.Proven was last told, by gate.now
+	toldBy atomic.Pointer[way]    // of which way
 	remote atomic.Uint32          // receiver index in the last data message to it
 
 	// What gate knows: how many data packets left wireguard-go, ever, and that

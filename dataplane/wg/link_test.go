@@ -289,3 +289,31 @@ func TestLinkAllocs(t *testing.T) {
 		t.Errorf("Write: %v allocations", n)
 	}
 }
+
+func TestNews(t *testing.T) {
+	direct := way{to: netip.MustParseAddrPort("192.0.2.1:4500")}
+	relayed, other := way{via: &peer{}, label: 1}, way{via: &peer{}, label: 2}
+	p := &peer{}
+	var now time.Duration
+	for _, step := range []struct {
+		after time.Duration // of the step before
+		way   way
+		want  bool
+	}{
+		{time.Hour, relayed, true},
+		{0, relayed, false},
+		{tellEvery - 1, relayed, false},
+		{1, relayed, true},
+		{tellOther - 1, direct, false},
+		{1, direct, true},
+		{tellOther, other, true},
+		{tellOther, direct, true}, // it changes its mind
+		{tellOther, direct, false},
+		{tellEvery, direct, true},
+	} {
+		now += step.after
+		if got := p.news(&step.way, now); got != step.want {
+			t.Errorf("at %v: %v, want %v", now, got, step.want)
+		}
+	}
+}

@@ -203,5 +203,8 @@ func (d *Device) EndStream(s Stream) {
 		if from := p.from.Load(); from != nil && from.stream == s {
 			p.from.CompareAndSwap(from, nil)
 		}
+		if by := p.toldBy.Load(); by != nil && by.stream == s {
+			p.toldBy.CompareAndSwap(by, nil)
+		}
 	}
 }

@@ -116,7 +116,7 @@ func (b *bind) prove(p *peer, s *source) {
 			b.table.cameBy(p, &s.way, w)
 		}
 		if tell && b.proven != nil && !w.took(&s.way) {
-			if due(&p.told, b.gate.now()) {
+			if p.news(&s.way, b.gate.now()) {
 				b.proven(p.key, s.public())
 			}
 		}
@@ -133,16 +133,30 @@ func (b *bind) prove(p *peer, s *source) {
 
 // want tells Config.Wanted of p, unless that was lately; now is the gate's.
 func (b *bind) want(p *peer, now time.Duration) {
-	if b.wanted != nil && due(&p.wanted, now) {
+	if b.wanted != nil && due(&p.wanted, now, tellEvery) {
 		b.wanted(p.key)
 	}
 }
 
-// due reports whether last, zero meaning never, is tellEvery ago, and makes it
-// now if so.
-func due(last *atomic.Int64, now time.Duration) bool {
+// news reports whether Config.Proven is to be told that p came by w, now by the
+// gate's clock: of one way every tellEvery, of another than told last after tellOther.
+func (p *peer) news(w *way, now time.Duration) bool {
+	gap := tellEvery
+	if by := p.toldBy.Load(); by == nil || !by.same(w) {
+		gap = tellOther
+	}
+	if !due(&p.told, now, gap) {
+		return false
+	}
+	by := *w
+	p.toldBy.Store(&by)
+	return true
+}
+
+// due reports whether last, zero meaning never, is gap ago, and makes it now if so.
+func due(last *atomic.Int64, now, gap time.Duration) bool {
 	was := last.Load()
-	return (was == 0 || int64(now)-was >= int64(tellEvery)) && last.CompareAndSwap(was, max(1, int64(now)))
+	return (was == 0 || int64(now)-was >= int64(gap)) && last.CompareAndSwap(was, max(1, int64(now)))
 }
 
 // countData counts the messages that carry a packet: not keepalives.

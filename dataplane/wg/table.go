@@ -139,7 +139,6 @@ func (t *table) setPath(p *peer, w *path, from **path) bool {
 	}
 	t.dropPathLocked(p)
 	p.path.Store(w)
-	p.told.Store(0) // the next packet that comes another way is news
 	p.spare.Store(nil)
 	p.from.Store(nil)
 	if w != nil && w.direct() {

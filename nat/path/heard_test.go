@@ -82,6 +82,12 @@ func TestHeardElsewhere(t *testing.T) {
 			w.do(remote(NAT{Mapping: MappingAddressAndPortDependent}))
 			return w
 		}, over(2), over(2)},
+		{"no key, in use for a moment", func(t *testing.T) *world {
+			w, last := unkeyed(t)
+			w.now = last.Add(10 * silentFor)
+			w.m.since = w.now.Add(ms - silentFor)
+			return w
+		}, over(2), over(1)},
 		{"idle", func(t *testing.T) *world {
 			w, _ := unkeyed(t)
 			w.run(2 * activeFor)
@@ -291,39 +297,44 @@ func TestALoneBlindRelayIsKept(t *testing.T) {
 // TestAskedOn has a peer that sends to us, and is not sent to, probe another relay,
 // as it does when it finds the one in use silent: we check that one, too.
 func TestAskedOn(t *testing.T) {
+	label := over(2)
+	label.Label = 99
 	for _, tt := range []struct {
 		name   string
 		dead   bool
 		heard  time.Duration // since the last sign of life on the way in use
 		data   time.Duration // since the last data
-		passed time.Duration // since the last check that was answered; 0: none
+		before time.Duration // since the last check that began so; 0: none
 		on     Way
 		want   Way
 		asked  bool
 	}{
 		{"dead", true, silentFor, silentFor, 0, over(2), over(2), true},
-		{"dead, a check passed long ago", true, silentFor, silentFor, oneWayFor + ms, over(2), over(2), true},
+		{"dead, asked long ago", true, silentFor, silentFor, askedGap + ms, over(2), over(2), true},
+		{"dead, with the label of the way back", true, silentFor, silentFor, 0, label, over(2), true},
 		{"alive", false, silentFor, silentFor, 0, over(2), over(1), true},
 		{"heard a moment ago", true, silentFor - ms, 0, 0, over(2), over(1), false},
 		{"no data lately", true, askedFor, askedFor, 0, over(2), over(1), false},
-		{"a check passed a moment ago", true, silentFor, silentFor, oneWayFor, over(2), over(1), false},
+		{"asked a moment ago", true, silentFor, silentFor, askedGap, over(2), over(1), false},
 		{"on a relay that is not offered", true, silentFor, silentFor, 0, over(3), over(1), false},
 		{"on the way in use", true, silentFor, silentFor, 0, over(1), over(1), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := busy(t, over(1), over(2))
-			w.do(RelaysChanged{[]RelayWay{relay(1, 20*ms), relay(2, 50*ms)}})
-			w.traffic = nil // it stops before anything steady could be noticed
+			second := relay(1, 90*ms) // another circuit over the hub of the way in use
+			second.Way.Label = 77
+			w.do(RelaysChanged{[]RelayWay{relay(1, 20*ms), relay(2, 50*ms), second}})
+			w.traffic = nil
 			w.run(10 * time.Second)
 			w.wantUsed(over(1))
 			if tt.dead {
 				w.silence(over(1))
-				w.traffic = nil
+				w.traffic = nil // no more data: nothing else may begin a check
 			}
-			w.m.live.expect, w.m.live.passed = time.Time{}, time.Time{}
+			w.m.live.expect = time.Time{}
 			w.m.cur.heard, w.m.live.data = w.now.Add(-tt.heard), w.now.Add(-tt.data)
-			if tt.passed > 0 {
-				w.m.live.passed = w.now.Add(-tt.passed)
+			if tt.before > 0 {
+				w.m.live.asked = w.now.Add(-tt.before)
 			}
 			w.clearLog()
 			w.do(ProbeIn{Way: tt.on})
@@ -333,5 +344,29 @@ func TestAskedOn(t *testing.T) {
 			w.run(checkLeast + ms)
 			w.wantUsed(tt.want)
 		})
+	}
+}
+
+// TestHeardOnALeavingRelay: we left a relay that is about to stop, the peer did not
+// yet, and nothing comes over the new one. It may be found dead, once.
+func TestHeardOnALeavingRelay(t *testing.T) {
+	for _, keyed := range []bool{false, true} {
+		w, _ := unkeyed(t)
+		w.rtt = func(SendProbe) time.Duration { return -1 }
+		leaving := relay(1, 20*ms)
+		leaving.Leaving = true
+		w.do(RelaysChanged{[]RelayWay{leaving, relay(2, 40*ms)}})
+		w.wantUsed(over(2))
+		if keyed {
+			w.do(remote(NAT{Mapping: MappingAddressAndPortDependent}))
+		}
+		before := len(w.m.Status().Transitions)
+		for range 20 {
+			w.now = w.now.Add(silentFor / 4)
+			w.do(Heard{over(1)})
+		}
+		if n := len(w.m.Status().Transitions) - before; n > 1 {
+			t.Errorf("keyed %v: %d transitions: %v", keyed, n, w.m.Status().Transitions)
+		}
 	}
 }

@@ -14,6 +14,7 @@ const (
 	maxOthers   = 4                      // ways that are asked together with the one in use
 	oneWayFor   = 5 * time.Second        // after a check that was answered the others are not asked at once
 	askedFor    = time.Second            // after the last data a check of the peer begins ours
+	askedGap    = 5 * time.Second        // between two that began so
 	warmBusy    = 5 * time.Second
 	warmQuiet   = 15 * time.Second
 	warmLeast   = 2 * time.Second
@@ -39,6 +40,7 @@ type liveness struct {
 	passed    time.Time // last check that was answered
 	steady    int       // samples in a row with something received
 	quiet     int       // samples since then
+	asked     time.Time // last check that a probe of the peer began
 	network   string    // why the network changed, while the check for that runs
 }
 
@@ -220,21 +222,29 @@ func (m *Machine) suspect() {
 // nothing either: who only answers has nothing by which he would notice.
 func (m *Machine) askedOn(w Way) {
 	l := &m.live
-	if m.cur == nil || m.cur.dead || m.relayOf(w) == nil || m.now.Sub(m.cur.heard) < silentFor {
+	if m.cur == nil || m.cur.dead || m.relayOf(w) == nil || !m.unheardFor(silentFor) {
 		return
 	}
-	if m.now.Sub(l.data) < askedFor && (l.passed.IsZero() || m.now.Sub(l.passed) > oneWayFor) {
+	if m.now.Sub(l.data) < askedFor && (l.asked.IsZero() || m.now.Sub(l.asked) > askedGap) {
+		l.asked = m.now
 		m.suspect()
 	}
+}
+
+// unheardFor reports whether nothing came over the way in use for d, and it has been
+// in use for as long.
+func (m *Machine) unheardFor(d time.Duration) bool {
+	return m.now.Sub(latest(m.cur.heard, m.since)) >= d
 }
 
 // heardOther follows the peer to another way, when the one in use is dead or no
 // probe tells: it went there because nothing came through.
 func (m *Machine) heardOther(w Way) {
-	if !m.active || m.cur != nil && !m.cur.dead && (m.tested() || m.now.Sub(m.cur.heard) < silentFor) {
+	alive := m.cur != nil && !m.cur.dead
+	if !m.active || alive && (m.tested() || !m.unheardFor(silentFor)) {
 		return
 	}
-	if p := m.relayOf(w); p != nil {
+	if p := m.relayOf(w); p != nil && !(alive && p.leaving && !m.cur.leaving) {
 		p.dead, p.heard = false, m.now
 		m.use(p, ReasonSilent, "the peer uses this one")
 	}
@@ -248,6 +258,9 @@ func (m *Machine) tested() bool {
 
 // relayOf returns the relay that w is, if it is another than the one in use.
 func (m *Machine) relayOf(w Way) (found *pair) {
+	if m.cur != nil && w == m.cur.way {
+		return nil
+	}
 	for _, p := range m.relays {
 		switch {
 		case p == m.cur:

@@ -109,22 +109,24 @@ func (r *receiver) reset(i int) {
 }
 
 // Read fills dst with at least one datagram, blocking until there is one, and
-// returns how many. When more of them wait it returns as many as make full
-// super-datagrams again ([dataplane.Batch]). What it does not return is kept for the
-// next call. Only one goroutine may read. The only error is net.ErrClosed.
+// returns how many. When more of them wait, one system call more brings as many as
+// leave in full super-datagrams again ([dataplane.Batch]), if there are slots for it.
+// What it does not return is kept for the next Read. Only one goroutine may read. The
+// only error is net.ErrClosed.
 func (c *Conn) Read(dst []Datagram) (int, error) {
 	if len(dst) == 0 {
 		return 0, nil
 	}
 	r := &c.rx
 	n := r.take(dst, 0)
+	kept := n > 0 // from the Read before: what waits now is not known
 	for n == 0 {
 		if err := r.fill(); err != nil {
 			return 0, err
 		}
 		n = r.take(dst, 0)
 	}
-	if n < batch(dst) && r.more() {
+	if n < batch(dst) && (kept || r.filled == r.use) && r.more() {
 		n = r.take(dst, n)
 	}
 	c.count.rxDatagrams.Add(uint64(n))
@@ -163,27 +165,34 @@ func (r *receiver) fill() error {
 	}
 }
 
-// more makes a call that does not block, if the last one found all the slots full
-// that it had, into slots beside them. All that was received is in the reader's hands.
+// more makes a call that does not block, into slots beside those of the last one, whose
+// datagrams all are in the reader's hands. False means that it brought nothing.
 func (r *receiver) more() bool {
-	if r.light || r.filled < r.use {
-		return false
-	}
 	r.adapt()
 	at := 0
 	if r.base < r.use {
-		if at = r.base + r.filled; at+r.use > r.most {
-			return false
-		}
+		at = r.base + r.filled
+	}
+	if r.light || at+r.use > r.most {
+		r.filled, r.next = 0, 0
+		return false
 	}
 	r.grow(at + r.use)
 	r.offer(at)
-	if r.c.raw.Read(r.look) != nil || r.errno != 0 {
-		r.filled = 0 // the next Read says why
-		return false
+	if r.c.raw.Read(r.look) != nil {
+		r.filled = 0
+		return false // closed, as the next Read finds
 	}
-	r.c.count.rxCalls.Add(1)
-	return true
+	switch r.errno {
+	case 0:
+		r.c.count.rxCalls.Add(1)
+		return true
+	case unix.EAGAIN:
+	default:
+		r.c.count.rxErrors.Add(1)
+	}
+	r.filled = 0
+	return false
 }
 
 // offer makes ready the slots of the next call, from the one at base on.

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -302,60 +301,5 @@ func TestListenErrors(t *testing.T) {
 	c := listen(t, Config{}, loopbacks[0])
 	if _, err := Listen(Config{Addr: c.LocalAddr()}); err == nil {
 		t.Error("taken port: want an error")
-	}
-}
-
-// TestReadWholeBatches has super-datagrams of uneven lengths wait: a Read returns as
-// many as leave in full ones again, with what it kept back before and with what one
-// call more brings; every datagram once, and in order.
-func TestReadWholeBatches(t *testing.T) {
-	const size = 1382
-	runs := []int{47, 4, 47, 4, 47, 4, 20, 47, 47, 1, 30}
-	for _, ip := range loopbacks {
-		for _, tt := range []struct {
-			slots int
-			want  []int // datagrams by Read; nil: only the order counts
-		}{
-			// Calls bring two of them: 51, 51 of which 12 are kept, 51, and so on.
-			{16, []int{90, 12 + 51, 90, 25 + 30}},
-			{4, nil},
-			{2, nil},
-		} {
-			t.Run(fmt.Sprintf("%v, %d slots", ip, tt.slots), func(t *testing.T) {
-				in, out := listen(t, Config{Slots: tt.slots}, ip), listen(t, Config{}, ip)
-				var number uint32
-				for _, n := range runs {
-					var msgs []Message
-					for range n {
-						b := make([]byte, size)
-						binary.BigEndian.PutUint32(b, number)
-						number++
-						msgs = append(msgs, Message{To: in.LocalAddr(), Payload: b})
-					}
-					if sent := out.Write(msgs); sent != n {
-						t.Fatalf("%d of %d sent", sent, n)
-					}
-				}
-				var got []int
-				var next uint32
-				dst := make([]Datagram, 128)
-				for next < number {
-					n, err := in.Read(dst)
-					if err != nil {
-						t.Fatal(err)
-					}
-					got = append(got, n)
-					for _, d := range dst[:n] {
-						if x := binary.BigEndian.Uint32(d.Data); len(d.Data) != size || x != next {
-							t.Fatalf("%d bytes, number %d, want %d", len(d.Data), x, next)
-						}
-						next++
-					}
-				}
-				if tt.want != nil && !slices.Equal(got, tt.want) {
-					t.Errorf("read %v, want %v", got, tt.want)
-				}
-			})
-		}
 	}
 }
