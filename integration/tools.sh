@@ -3,6 +3,19 @@
 # says in one line what is missing. Nothing here is needed to build or run Corax.
 # No daemon that comes with a package is started, now or when the host boots.
 set -u
+
+# As root, rootless agents run as another user, who must reach bin/corax.
+if [ "$(id -u)" = 0 ]; then
+	dir=$(cd "$(dirname "$0")/.." && pwd)
+	while [ "$dir" != / ]; do
+		case $(stat -c %A "$dir") in
+		*[xt]) ;;
+		*) echo "$dir is closed to other users: tests of rootless agents need the checkout elsewhere" >&2 ;;
+		esac
+		dir=$(dirname "$dir")
+	done
+fi
+
 want="wg:wireguard-tools turnserver:coturn usr/sbin/miniupnpd:miniupnpd-nftables"
 want="$want iperf3:iperf3 containerd:containerd runc:runc usr/bin/busybox:busybox-static prometheus:prometheus"
 want="$want usr/sbin/sshd:openssh-server ssh:openssh-client setpriv:util-linux curl:curl ping:iputils-ping"
