@@ -347,6 +347,20 @@ func TestAskedOn(t *testing.T) {
 	}
 }
 
+// TestAskedWhileChecking: a probe that comes while a check of our own is under way
+// begins none, so the next one still may.
+func TestAskedWhileChecking(t *testing.T) {
+	w := busy(t, over(1), over(2))
+	w.do(RelaysChanged{[]RelayWay{relay(1, 20*ms), relay(2, 50*ms)}})
+	w.silence(over(1))
+	w.do(Suspect{})
+	w.m.cur.heard, w.m.live.data = w.now.Add(-silentFor), w.now
+	w.do(ProbeIn{Way: over(2)})
+	if at := w.m.live.asked; !at.IsZero() {
+		t.Errorf("asked at %v", at)
+	}
+}
+
 // TestHeardOnALeavingRelay: we left a relay that is about to stop, the peer did not
 // yet, and nothing comes over the new one. It may be found dead, once.
 func TestHeardOnALeavingRelay(t *testing.T) {

@@ -222,7 +222,7 @@ func (m *Machine) suspect() {
 // nothing either: who only answers has nothing by which he would notice.
 func (m *Machine) askedOn(w Way) {
 	l := &m.live
-	if m.cur == nil || m.cur.dead || m.relayOf(w) == nil || !m.unheardFor(silentFor) {
+	if m.cur == nil || m.cur.dead || l.checking || m.relayOf(w) == nil || !m.unheardFor(silentFor) {
 		return
 	}
 	if m.now.Sub(l.data) < askedFor && (l.asked.IsZero() || m.now.Sub(l.asked) > askedGap) {

@@ -35,7 +35,7 @@ type receiver struct {
 	recv    func(fd uintptr) bool // c.rx.once, made once
 	look    func(fd uintptr) bool // c.rx.peek, made once
 	light   bool                  // small slots, one at a time
-	most    int                   // slots that a call may offer
+	most    int                   // slots that there may be
 	n       int                   // slots with memory
 	use     int                   // slots that a call offers
 	base    int                   // the first slot of the last call
