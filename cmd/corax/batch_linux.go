@@ -18,6 +18,8 @@ const (
 	busyFrom, quietBelow = 10, 5
 	// quietLooks in a row end being busy: a pause between two transfers does not.
 	quietLooks = 4
+
+	notBatch = "the agent is not scheduled as a batch process while busy: it may carry less"
 )
 
 // batchWhileBusy lets the kernel schedule this process as a batch one (SCHED_BATCH of
@@ -28,7 +30,11 @@ const (
 // that was started with any other policy than the usual one (chrt -b, -i, -r).
 func batchWhileBusy(ctx context.Context, log *slog.Logger) error {
 	attr, err := unix.SchedGetAttr(0, 0)
-	if err != nil || attr.Policy != unix.SCHED_NORMAL {
+	if err != nil {
+		log.Warn(notBatch, "err", os.NewSyscallError("sched_getattr", err))
+		return nil
+	}
+	if attr.Policy != unix.SCHED_NORMAL {
 		return nil
 	}
 	defer func() { _ = schedule(unix.SCHED_NORMAL) }() // the next run finds it as it was
@@ -49,7 +55,7 @@ func batchWhileBusy(ctx context.Context, log *slog.Logger) error {
 			continue
 		}
 		if err := schedule(l.policy()); err != nil {
-			log.Warn("threads are not scheduled as a batch process's while busy", "err", err)
+			log.Warn(notBatch, "err", err)
 			return nil
 		}
 		log.Debug("scheduling policy of all threads", "batch", l.busy)
