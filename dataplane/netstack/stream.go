@@ -77,7 +77,8 @@ func (c *stream) Read(b []byte) (int, error) {
 
 // Write implements [net.Conn], as Read does. That of gonet leaves the endpoint with
 // a reader of b, which so is kept as long as the connection: here the reader is
-// emptied.
+// emptied. As with the kernel the first error says how the other end has gone: EPIPE
+// when it had said all and closed, ECONNRESET when it broke off.
 func (c *stream) Write(b []byte) (int, error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
@@ -100,7 +101,7 @@ func (c *stream) Write(b []byte) (int, error) {
 			continue
 		}
 		if _, full := err.(*tcpip.ErrWouldBlock); !full {
-			return done, c.failed("write", errors.New(err.String()))
+			return done, c.failed("write", errnoOf(err))
 		}
 		if ready == nil {
 			var entry waiter.Entry
@@ -118,6 +119,16 @@ func (c *stream) Write(b []byte) (int, error) {
 
 func (c *stream) failed(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+}
+
+// HasAll reports, after CloseWrite, whether the other end has acknowledged all of it, or
+// is gone.
+func (c *stream) HasAll() bool {
+	switch tcp.EndpointState(c.ep.State()) {
+	case tcp.StateFinWait2, tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
+		return true
+	}
+	return false
 }
 
 // SetDeadline implements [net.Conn].
@@ -197,6 +208,8 @@ func errnoOf(err tcpip.Error) error {
 		return syscall.ECONNRESET
 	case *tcpip.ErrConnectionAborted:
 		return syscall.ECONNABORTED
+	case *tcpip.ErrClosedForSend, *tcpip.ErrAborted:
+		return syscall.EPIPE
 	case *tcpip.ErrHostUnreachable, *tcpip.ErrHostDown:
 		return syscall.EHOSTUNREACH
 	case *tcpip.ErrNetworkUnreachable:

@@ -10,10 +10,12 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/faketime"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
 // clockPair is a pair on a clock that the test moves.
@@ -150,6 +152,53 @@ func TestLingerZeroResets(t *testing.T) {
 	}
 	if err := a.(*stream).SetLinger(5); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("SetLinger(5) = %v", err)
+	}
+}
+
+// Who writes to somebody that is gone learns whether that one had said all, and reads
+// what it had said.
+func TestWriteToOneThatIsGone(t *testing.T) {
+	noLeaks(t)
+	for _, tt := range []struct {
+		name  string
+		leave func(*stream)
+		want  error
+	}{
+		{"said all", func(b *stream) {
+			_ = b.CloseWrite()
+			for tcp.EndpointState(b.ep.State()) != tcp.StateFinWait2 { // all of it is acknowledged
+				runtime.Gosched()
+			}
+			_ = b.Close()
+		}, syscall.EPIPE},
+		{"broke off", func(b *stream) { _ = b.SetLinger(0); _ = b.Close() }, syscall.ECONNRESET},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPair(t)
+			a, b := p.connect(t)
+			_ = a.SetDeadline(time.Now().Add(20 * time.Second))
+			data := bytes.Repeat([]byte("tail"), 10_000)
+			if _, err := b.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(a, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			tt.leave(b.(*stream))
+			var err error
+			for err == nil { // the first ones are on their way before the answer comes
+				_, err = a.Write([]byte("ping"))
+			}
+			if !errors.Is(err, tt.want) {
+				t.Errorf("write: %v", err)
+			}
+			if tt.want != syscall.EPIPE {
+				return // the reset may have overtaken data
+			}
+			if got, err := io.ReadAll(a); err != nil || !bytes.Equal(got, data[1:]) {
+				t.Errorf("%d of %d bytes arrived, %v", len(got), len(data)-1, err)
+			}
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -22,6 +23,11 @@ const (
 	stallAfter = 10 * time.Second
 	// defaultHalf is how long a stream with one direction may be at rest.
 	defaultHalf = time.Hour
+	// farewell is how long the last words of an end that is gone may take, and look how
+	// often one asks.
+	farewell, look = 5 * time.Minute, 50 * time.Millisecond
+	// verdict is how long the end of a source waits for what a write to it comes to.
+	verdict = time.Second
 )
 
 // Config says what is counted, and how long a stream may rest. All of it may be
@@ -94,13 +100,16 @@ func (p *Pool) put(b *[large]byte) { p.buffers.Put(b) }
 // what failed first, which is an [*EndError] or [ErrHalfIdle].
 func (p *Pool) Join(ctx context.Context, a, b net.Conn, cfg Config) error {
 	j := &join{pool: p, cfg: cfg, pair: [2]net.Conn{a, b}}
+	j.up = &direction{j: j, src: a, dst: b, counts: cfg.Up, over: make(chan struct{})}
+	j.down = &direction{j: j, src: b, dst: a, fromB: true, counts: cfg.Down, over: make(chan struct{})}
+	j.up.back, j.down.back = j.down, j.up
 	if j.cfg.HalfIdle <= 0 {
 		j.cfg.HalfIdle = defaultHalf
 	}
 	stop := context.AfterFunc(ctx, func() { j.breakOff(context.Cause(ctx)) })
 	var wg sync.WaitGroup
-	wg.Go(j.up)
-	j.down()
+	wg.Go(j.up.copy)
+	j.down.copy()
 	wg.Wait()
 	stop()
 	j.mu.Lock()
@@ -121,14 +130,13 @@ type join struct {
 	pair  [2]net.Conn // a and b
 	first sync.Once
 
+	up, down *direction
+
 	mu     sync.Mutex
 	broken bool
 	err    error
 	half   *time.Timer // nil: no direction has ended, or both have
 }
-
-func (j *join) up()   { j.copy(0, j.cfg.Up) }
-func (j *join) down() { j.copy(1, j.cfg.Down) }
 
 // breakOff ends both directions at once. The first cause stays.
 func (j *join) breakOff(err error) {
@@ -146,6 +154,12 @@ func (j *join) breakOff(err error) {
 	}
 }
 
+func (j *join) isBroken() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.broken
+}
+
 // Abort closes a connection with a reset where it can, so that its other end does
 // not take it for complete.
 func Abort(c net.Conn) {
@@ -155,14 +169,12 @@ func Abort(c net.Conn) {
 	_ = c.Close()
 }
 
-// copy is one direction: from pair[from] to the other one.
-func (j *join) copy(from int, counts []*atomic.Uint64) {
-	d := &direction{j: j, src: j.pair[from], dst: j.pair[1-from], fromB: from == 1, counts: counts}
-	if err := d.run(); err != nil {
-		j.breakOff(err)
-		return
-	}
-	j.ended()
+// deaf reports whether somebody ended who had said all, and closed without waiting for
+// more. Linux has EPIPE for that, as the first error of a connection, and ECONNRESET for
+// one that was reset before its end.
+func deaf(err error) bool {
+	e, ok := errors.AsType[*EndError](err)
+	return ok && e.Op == "write" && errors.Is(e.Err, syscall.EPIPE)
 }
 
 // ended notes that a direction is over; of the first one that the other may not
@@ -194,11 +206,14 @@ type direction struct {
 	src, dst net.Conn
 	fromB    bool
 	counts   []*atomic.Uint64
+	back     *direction    // the other way
+	over     chan struct{} // closed when it copies nothing any more
 	stall    *time.Timer
 
 	mu      sync.Mutex
 	writing bool
-	hold    *hold // nil: nobody holds the source
+	hold    *hold         // nil: nobody holds the source
+	written chan struct{} // closed after the write; nil: nobody waits
 }
 
 // holder is a connection that somebody looks after while it is not read.
@@ -210,17 +225,43 @@ type holder interface {
 // hold is how one is told to end, and says that it has.
 type hold struct{ until, ended chan struct{} }
 
-// holderOf returns the holder that a connection is, or is around.
-func holderOf(c net.Conn) (holder, bool) {
+// within returns what a connection is, or is around, that has the methods of T.
+func within[T any](c net.Conn) (T, bool) {
 	for {
-		if h, ok := c.(holder); ok {
-			return h, true
+		if t, ok := c.(T); ok {
+			return t, true
 		}
 		around, ok := c.(interface{ NetConn() net.Conn })
 		if !ok {
-			return nil, false
+			var none T
+			return none, false
 		}
 		c = around.NetConn()
+	}
+}
+
+// copy is all of a direction.
+func (d *direction) copy() {
+	err := d.run()
+	close(d.over)
+	if deaf(err) {
+		d.hear()
+	}
+	if err != nil {
+		d.j.breakOff(err)
+		return
+	}
+	d.j.ended()
+}
+
+// hear waits until the source has got all that the destination said, which is gone: by a
+// reset the source would lose what is still on its way. Nothing tells when, so it asks.
+func (d *direction) hear() {
+	<-d.back.over
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for end := time.Now().Add(farewell); !hasAll(d.src) && time.Now().Before(end); {
+		<-tick.C
 	}
 }
 
@@ -299,10 +340,7 @@ func (d *direction) pass(b []byte) error {
 		c.Add(uint64(n))
 	}
 	d.j.moved()
-	if err != nil {
-		return &EndError{B: !d.fromB, Op: "write", Err: err}
-	}
-	return nil
+	return err
 }
 
 func (d *direction) write(b []byte) (int, error) {
@@ -310,6 +348,12 @@ func (d *direction) write(b []byte) (int, error) {
 	d.stall.Reset(stallAfter)
 	n, err := d.dst.Write(b)
 	d.stall.Stop()
+	if err != nil {
+		err = &EndError{B: !d.fromB, Op: "write", Err: err}
+		if !deaf(err) {
+			d.j.breakOff(err)
+		}
+	}
 	if h := d.setWriting(false); h != nil {
 		close(h.until)
 		<-h.ended
@@ -322,7 +366,30 @@ func (d *direction) setWriting(is bool) *hold {
 	defer d.mu.Unlock()
 	h := d.hold
 	d.writing, d.hold = is, nil
+	if d.written != nil {
+		close(d.written)
+		d.written = nil
+	}
 	return h
+}
+
+// settled waits for a write in progress, for a while. One to a connection that is gone
+// does not take long.
+func (d *direction) settled() {
+	d.mu.Lock()
+	if !d.writing {
+		d.mu.Unlock()
+		return
+	}
+	if d.written == nil {
+		d.written = make(chan struct{})
+	}
+	written := d.written
+	d.mu.Unlock()
+	select {
+	case <-written:
+	case <-time.After(verdict):
+	}
 }
 
 // stalled counts a destination that takes nothing, and looks after the source until it
@@ -331,7 +398,7 @@ func (d *direction) stalled() {
 	if s := d.j.cfg.Stalls; s != nil {
 		s.Add(1)
 	}
-	src, ok := holderOf(d.src)
+	src, ok := within[holder](d.src)
 	if !ok {
 		return
 	}
@@ -348,8 +415,13 @@ func (d *direction) stalled() {
 }
 
 // end passes on that the source has ended. A destination that is gone by then has
-// ended too.
+// ended too. A connection that was reset tells so once: when a write is told, a read
+// takes the end that follows for an orderly one.
 func (d *direction) end() error {
+	d.back.settled()
+	if d.j.isBroken() {
+		return nil
+	}
 	c, ok := d.dst.(interface{ CloseWrite() error })
 	if !ok {
 		return d.failed(io.EOF)

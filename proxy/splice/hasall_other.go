@@ -1,0 +1,7 @@
+//go:build !linux
+
+package splice
+
+import "net"
+
+func hasAll(net.Conn) bool { return true }
