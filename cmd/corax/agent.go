@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -64,9 +66,23 @@ const (
 func newLogger(w io.Writer, level slog.Level, format logFormat) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if format == logJSON {
+		options.ReplaceAttr = inWords
 		return slog.New(slog.NewJSONHandler(w, options))
 	}
 	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// inWords has JSON say what text says: by itself it has the number of a value that has
+// a name, such as a role.
+func inWords(_ []string, a slog.Attr) slog.Attr {
+	switch v := a.Value.Any().(type) {
+	case error, json.Marshaler, encoding.TextMarshaler:
+	case fmt.Stringer:
+		if a.Value.Kind() == slog.KindAny {
+			a.Value = slog.StringValue(v.String())
+		}
+	}
+	return a
 }
 
 // readBounded reads a file that an operator names: a wrong name must not fill the
