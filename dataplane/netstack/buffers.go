@@ -82,7 +82,10 @@ func (c *stream) Hold(until <-chan struct{}) {
 	for {
 		_, err := c.ep.Read(heldWriter{c}, tcpip.ReadOptions{})
 		if _, empty := err.(*tcpip.ErrWouldBlock); err != nil && !empty {
-			return // Read says so
+			if _, end := err.(*tcpip.ErrClosedForReceive); !end {
+				c.heldErr = errnoOf(err) // the endpoint says so once
+			}
+			return
 		}
 		switch {
 		case timer != nil && err == nil:

@@ -39,6 +39,7 @@ type stream struct {
 	writing sync.Mutex
 	payload bytes.Reader // what is being written
 	held    []byte       // taken by Hold, and not read yet
+	heldErr error        // what Hold was told after that
 }
 
 var _ net.Conn = (*stream)(nil)
@@ -67,6 +68,9 @@ func (c *stream) SetLinger(sec int) error {
 func (c *stream) Read(b []byte) (int, error) {
 	if len(c.held) > 0 {
 		return c.readHeld(b), nil
+	}
+	if c.heldErr != nil {
+		return 0, c.failed("read", c.heldErr)
 	}
 	n, err := c.TCPConn.Read(b)
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Err != nil && e.Timeout() {
@@ -119,6 +123,14 @@ func (c *stream) Write(b []byte) (int, error) {
 
 func (c *stream) failed(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+}
+
+// CloseWrite ends what is written.
+func (c *stream) CloseWrite() error {
+	if err := c.ep.Shutdown(tcpip.ShutdownWrite); err != nil {
+		return c.failed("close", errnoOf(err))
+	}
+	return nil
 }
 
 // HasAll reports, after CloseWrite, whether the other end has acknowledged all of it, or
@@ -206,10 +218,12 @@ func errnoOf(err tcpip.Error) error {
 		return syscall.ECONNREFUSED
 	case *tcpip.ErrConnectionReset:
 		return syscall.ECONNRESET
-	case *tcpip.ErrConnectionAborted:
+	case *tcpip.ErrConnectionAborted, *tcpip.ErrAborted: // by the other end, and by this one
 		return syscall.ECONNABORTED
-	case *tcpip.ErrClosedForSend, *tcpip.ErrAborted:
+	case *tcpip.ErrClosedForSend:
 		return syscall.EPIPE
+	case *tcpip.ErrNotConnected:
+		return syscall.ENOTCONN
 	case *tcpip.ErrHostUnreachable, *tcpip.ErrHostDown:
 		return syscall.EHOSTUNREACH
 	case *tcpip.ErrNetworkUnreachable:

@@ -5,10 +5,10 @@
 // with a reset where the connection can: a stream that was cut must not look like
 // one that has ended. An end that has said all and is gone takes nothing any more (a
 // kubelet, when kubectl pings): the other one learns it by a reset, as it would without
-// us, but not before it has got the last byte. An end that takes nothing holds up its own
-// stream alone: each stream has buffers of its own, and reads no more than it can pass
-// on. A source that knows how is looked after meanwhile (Hold), so that its other end
-// does not give up.
+// us, but not before it has got the last byte, for which it has five minutes. An end that
+// takes nothing holds up its own stream alone: each stream has buffers of its own, and
+// reads no more than it can pass on. A source that knows how is looked after meanwhile
+// (Hold), so that its other end does not give up.
 //
 // A direction at rest holds a small buffer; a large one comes from a pool while
 // bytes flow, and goes back within a tenth of a second after the last.

@@ -2,21 +2,16 @@ package splice
 
 import (
 	"net"
-	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// The states of tcp_states.h in which nothing waits to be acknowledged, after CloseWrite.
-const (
-	stateFinWait2 = 5
-	stateTimeWait = 6
-	stateClose    = 7
-)
+// stateClose is TCP_CLOSE of tcp_states.h: what was not acknowledged will not be.
+const stateClose = 7
 
-// hasAll reports whether the other end of a connection has got all that was written and
-// the end after it, or is gone. Of one that cannot tell it is true.
+// hasAll reports whether the other end of a connection has acknowledged all that was
+// written, and the end after it, or is gone. Of one that cannot tell it is true.
 func hasAll(c net.Conn) bool {
 	if s, ok := within[interface{ HasAll() bool }](c); ok {
 		return s.HasAll()
@@ -31,9 +26,12 @@ func hasAll(c net.Conn) bool {
 	}
 	all := true
 	_ = raw.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			all = slices.Contains([]uint8{stateFinWait2, stateTimeWait, stateClose}, info.State)
+		left, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		if err != nil || left == 0 {
+			return
 		}
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		all = err != nil || info.State == stateClose
 	})
 	return all
 }

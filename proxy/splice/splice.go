@@ -169,12 +169,13 @@ func Abort(c net.Conn) {
 	_ = c.Close()
 }
 
-// deaf reports whether somebody ended who had said all, and closed without waiting for
-// more. Linux has EPIPE for that, as the first error of a connection, and ECONNRESET for
-// one that was reset before its end.
+// deaf reports whether somebody may have said all before a write failed, and closed
+// without waiting for more. Linux has EPIPE for that, as the first error of a connection,
+// and ECONNRESET for one that was reset before its end. ENOTCONN is what CloseWrite says
+// of both; whoever reads the connection is told which it was.
 func deaf(err error) bool {
 	e, ok := errors.AsType[*EndError](err)
-	return ok && e.Op == "write" && errors.Is(e.Err, syscall.EPIPE)
+	return ok && e.Op == "write" && (errors.Is(e.Err, syscall.EPIPE) || errors.Is(e.Err, syscall.ENOTCONN))
 }
 
 // ended notes that a direction is over; of the first one that the other may not
@@ -256,12 +257,21 @@ func (d *direction) copy() {
 
 // hear waits until the source has got all that the destination said, which is gone: by a
 // reset the source would lose what is still on its way. Nothing tells when, so it asks.
+// What the source says meanwhile nobody takes; it may need to say it before it reads on.
 func (d *direction) hear() {
+	d.j.ended() // so the other direction may not be at rest for ever
 	<-d.back.over
+	void := make([]byte, small)
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	for end := time.Now().Add(farewell); !hasAll(d.src) && time.Now().Before(end); {
-		<-tick.C
+	for end, said := time.Now().Add(farewell), false; !hasAll(d.src) && !d.j.isBroken() && time.Now().Before(end); {
+		if said {
+			<-tick.C
+			continue
+		}
+		_ = d.src.SetReadDeadline(time.Now().Add(look))
+		_, err := d.src.Read(void)
+		said = err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 	}
 }
 
