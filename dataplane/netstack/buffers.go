@@ -83,7 +83,8 @@ func (c *stream) Hold(until <-chan struct{}) {
 		_, err := c.ep.Read(heldWriter{c}, tcpip.ReadOptions{})
 		if _, empty := err.(*tcpip.ErrWouldBlock); err != nil && !empty {
 			if _, end := err.(*tcpip.ErrClosedForReceive); !end {
-				c.heldErr = errnoOf(err) // the endpoint says so once
+				told := errnoOf(err) // once
+				c.heldErr.Store(&told)
 			}
 			return
 		}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,9 +38,9 @@ type stream struct {
 
 	writeBy deadline
 	writing sync.Mutex
-	payload bytes.Reader // what is being written
-	held    []byte       // taken by Hold, and not read yet
-	heldErr error        // what Hold was told after that
+	payload bytes.Reader          // what is being written
+	held    []byte                // taken by Hold, and not read yet
+	heldErr atomic.Pointer[error] // what Hold was told after that
 }
 
 var _ net.Conn = (*stream)(nil)
@@ -69,8 +70,8 @@ func (c *stream) Read(b []byte) (int, error) {
 	if len(c.held) > 0 {
 		return c.readHeld(b), nil
 	}
-	if c.heldErr != nil {
-		return 0, c.failed("read", c.heldErr)
+	if err := c.heldErr.Load(); err != nil {
+		return 0, c.failed("read", *err)
 	}
 	n, err := c.TCPConn.Read(b)
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Err != nil && e.Timeout() {
@@ -105,6 +106,9 @@ func (c *stream) Write(b []byte) (int, error) {
 			continue
 		}
 		if _, full := err.(*tcpip.ErrWouldBlock); !full {
+			if held := c.heldErr.Load(); held != nil {
+				return done, c.failed("write", *held)
+			}
 			return done, c.failed("write", errnoOf(err))
 		}
 		if ready == nil {

@@ -221,6 +221,9 @@ func TestHoldKeepsTheError(t *testing.T) {
 	if got, err := io.ReadAll(a); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a stream that was broken off ended with %q, %v", got, err)
 	}
+	if _, err := a.Write([]byte("ping")); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("write: %v", err)
+	}
 }
 
 func TestStreamDeadline(t *testing.T) {

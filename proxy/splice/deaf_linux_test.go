@@ -3,6 +3,7 @@ package splice_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -86,10 +87,42 @@ func TestTailAfterClose(t *testing.T) {
 			if err != nil || !bytes.Equal(got, data) {
 				t.Errorf("%d of %d bytes arrived, %v", len(got), len(data), err)
 			}
-			if err := <-done; !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ENOTCONN) {
+			err = <-done
+			if early := err == nil && tt.pings == 1; !early && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ENOTCONN) {
 				t.Errorf("what was said at last was taken by nobody, and Join says %v", err)
 			}
 		})
+	}
+}
+
+// A client that must say something before it reads on may do so, though nobody takes it.
+func TestTailBehindMuchToSay(t *testing.T) {
+	a, ia := tcp(t)
+	ib, b := tcp(t)
+	_ = a.SetReadBuffer(16 << 10)
+	_ = ia.SetWriteBuffer(16 << 10)
+	_ = ib.SetReadBuffer(1 << 20)
+	data := bytes.Repeat([]byte("tail"), 64<<10)
+	done := make(chan error, 1)
+	go func() { done <- new(splice.Pool).Join(t.Context(), ia, ib, splice.Config{}) }()
+	if _, err := b.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	empty(t, b, unix.SIOCOUTQ)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Write(make([]byte, 16<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(a); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d of %d bytes arrived, %v", len(got), len(data), err)
+	}
+	if err := <-done; !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("Join says %v", err)
 	}
 }
 
@@ -216,6 +249,41 @@ func TestResetIsNoEnd(t *testing.T) {
 		}
 		if counted.n != 0 {
 			t.Error("a stream that was cut looks like one that has ended")
+		}
+	})
+}
+
+// secret is an end behind TLS that reads for ten seconds what it got.
+type secret struct {
+	duplex
+	start  time.Time
+	closed time.Duration
+}
+
+func (*secret) ConnectionState() (s tls.ConnectionState) { return s }
+
+func (s *secret) HasAll() bool { return time.Since(s.start) >= 10*time.Second }
+
+func (s *secret) CloseWrite() error {
+	s.closed = time.Since(s.start)
+	return s.duplex.CloseWrite()
+}
+
+// CloseWrite of crypto/tls fails when there is no room for five seconds.
+func TestTLSEndsWhenThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, ia := memory()
+		ib, b := memory()
+		s := &secret{duplex: ia, start: time.Now()}
+		done := make(chan error, 1)
+		go func() { done <- new(splice.Pool).Join(t.Context(), s, ib, splice.Config{}) }()
+		_ = b.CloseWrite()
+		if _, err := a.Read(make([]byte, 1)); !errors.Is(err, io.EOF) || s.closed != 10*time.Second {
+			t.Errorf("ended after %v: %v", s.closed, err)
+		}
+		_ = a.CloseWrite()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package splice
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -260,11 +261,21 @@ func (d *direction) copy() {
 // What the source says meanwhile nobody takes; it may need to say it before it reads on.
 func (d *direction) hear() {
 	d.j.ended() // so the other direction may not be at rest for ever
-	<-d.back.over
 	void := make([]byte, small)
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	for end, said := time.Now().Add(farewell), false; !hasAll(d.src) && !d.j.isBroken() && time.Now().Before(end); {
+	var end time.Time // zero: the other direction still has something in its hands
+	for said := false; !d.j.isBroken(); {
+		select {
+		case <-d.back.over:
+			if end.IsZero() {
+				end = time.Now().Add(farewell)
+			}
+			if hasAll(d.src) || !time.Now().Before(end) {
+				return
+			}
+		default:
+		}
 		if said {
 			<-tick.C
 			continue
@@ -432,6 +443,9 @@ func (d *direction) end() error {
 	if d.j.isBroken() {
 		return nil
 	}
+	if _, ok := within[interface{ ConnectionState() tls.ConnectionState }](d.dst); ok {
+		d.empty() // its CloseWrite gives up after five seconds
+	}
 	c, ok := d.dst.(interface{ CloseWrite() error })
 	if !ok {
 		return d.failed(io.EOF)
@@ -440,6 +454,15 @@ func (d *direction) end() error {
 		return &EndError{B: !d.fromB, Op: "write", Err: err}
 	}
 	return nil
+}
+
+// empty waits until the destination has got all that was written so far, for a while.
+func (d *direction) empty() {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for end := time.Now().Add(farewell); !hasAll(d.dst) && !d.j.isBroken() && time.Now().Before(end); {
+		<-tick.C
+	}
 }
 
 func (d *direction) failed(err error) error {
