@@ -79,7 +79,7 @@ func inWords(_ []string, a slog.Attr) slog.Attr {
 	case error, json.Marshaler, encoding.TextMarshaler:
 	case fmt.Stringer:
 		if a.Value.Kind() == slog.KindAny {
-			a.Value = slog.StringValue(v.String())
+			a.Value = slog.StringValue(fmt.Sprint(v)) // which a nil pointer does not stop
 		}
 	}
 	return a
