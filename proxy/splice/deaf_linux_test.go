@@ -40,6 +40,22 @@ func empty(t *testing.T, c *net.TCPConn, kind uint) {
 	}
 }
 
+// sayAndGo has a server say something and close, when nothing of it is left with the
+// server's kernel.
+func sayAndGo(t *testing.T, b *net.TCPConn, data []byte) {
+	t.Helper()
+	if _, err := b.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	empty(t, b, unix.SIOCOUTQ)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A server that has said all closes, while the client, who has not read it yet, still
 // speaks: a kubelet at the end of a copy, and the pings of kubectl.
 func TestTailAfterClose(t *testing.T) {
@@ -60,17 +76,7 @@ func TestTailAfterClose(t *testing.T) {
 			data := bytes.Repeat([]byte("tail"), 32<<10)
 			done := make(chan error, 1)
 			go func() { done <- new(splice.Pool).Join(t.Context(), ia, ib, splice.Config{}) }()
-
-			if _, err := b.Write(data); err != nil {
-				t.Fatal(err)
-			}
-			if err := b.CloseWrite(); err != nil {
-				t.Fatal(err)
-			}
-			empty(t, b, unix.SIOCOUTQ) // nothing of the tail is left with the server's kernel
-			if err := b.Close(); err != nil {
-				t.Fatal(err)
-			}
+			sayAndGo(t, b, data)
 			for range tt.pings {
 				if _, err := a.Write([]byte("ping")); err != nil {
 					t.Fatal(err)
@@ -105,16 +111,7 @@ func TestTailBehindMuchToSay(t *testing.T) {
 	data := bytes.Repeat([]byte("tail"), 64<<10)
 	done := make(chan error, 1)
 	go func() { done <- new(splice.Pool).Join(t.Context(), ia, ib, splice.Config{}) }()
-	if _, err := b.Write(data); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	empty(t, b, unix.SIOCOUTQ)
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
+	sayAndGo(t, b, data)
 	if _, err := a.Write(make([]byte, 16<<20)); err != nil {
 		t.Fatal(err)
 	}
